@@ -1,0 +1,16 @@
+//! Models: chat and embedding behind one trait each.
+
+mod chat;
+mod embedding;
+mod info;
+mod registry;
+
+pub use self::{
+    chat::{
+        ChatEvent, ChatModel, ChatModelExt, ChatReply, ChatRequest, ChatStream, Finish, Message, ResponseFormat, Role,
+        Sampling, StopReason, ToolCall, ToolSpec, Usage,
+    },
+    embedding::{EmbeddingModel, EmbeddingModelExt, Embeddings},
+    info::{ModelCapabilities, ModelInfo},
+    registry::Models,
+};
