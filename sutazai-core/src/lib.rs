@@ -4,6 +4,9 @@ pub mod agent;
 pub mod clock;
 pub mod context;
 pub mod engine;
+pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 pub mod model;
 mod payload;

@@ -1,0 +1,1 @@
+//! The suites that every backend of a trait must pass, this crate's own and other people's alike.

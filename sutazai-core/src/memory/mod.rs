@@ -1,0 +1,1 @@
+//! Reference backends that live in memory: complete, and gone with the process.
