@@ -154,8 +154,8 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Tasks that have not ended and whose deadline is at or before `now`, at most `limit`.
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>>;
 
-    /// The earliest moment at which a task becomes runnable or overdue, if any; at or before now if one is already.
-    async fn next_due(&self) -> Result<Option<Timestamp>>;
+    /// The earliest moment strictly after `after` at which a task that has not ended becomes runnable or overdue, if any.
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>>;
 
     /// How many tasks there are in each state that has not ended.
     async fn counts(&self) -> Result<StateCounts>;
