@@ -1,1 +1,3 @@
 //! The suites that every backend of a trait must pass, this crate's own and other people's alike.
+
+pub mod embedding;

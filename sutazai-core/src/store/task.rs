@@ -78,6 +78,8 @@ pub enum WriteOutcome {
 pub struct Claim {
     /// Who will execute them.
     pub node: NodeId,
+    /// Only tasks of these agents: those that the node has registered.
+    pub agents: Arc<[Arc<str>]>,
     /// Only tasks due by then.
     pub now: Timestamp,
     /// At most so many.
@@ -135,7 +137,7 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Grants up to `limit` runnable tasks to a node, in one commit, and returns them as they then are.
     ///
-    /// Runnable is what is `created` or `waiting` with `due_at ≤ now`. *Order*: by priority, highest first; within one, by `due_at`, then id. *Exclusion*:
+    /// Runnable is what is `created` or `waiting` with `due_at ≤ now`, of an agent in [`Claim::agents`]. *Order*: by priority, highest first; within one, by `due_at`, then id. *Exclusion*:
     /// no task is granted twice at one revision, whatever runs beside it. The change is [`Command::Claim`](crate::engine::Command::Claim), with its events.
     async fn claim(&self, claim: &Claim) -> Result<Vec<Task>>;
 
