@@ -1,6 +1,11 @@
 //! Reference backends that live in memory: complete, and gone with the process.
 
+mod chat;
 mod embedding;
 mod task;
 
-pub use self::{embedding::HashedEmbedding, task::MemoryTaskStore};
+pub use self::{
+    chat::{Script, ScriptedChat},
+    embedding::HashedEmbedding,
+    task::MemoryTaskStore,
+};
