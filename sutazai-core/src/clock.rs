@@ -68,9 +68,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::parse(&text).map_err(|_| {
-            de::Error::custom(format_args!(
-                "{text:?} is not a time of RFC 3339, such as 2026-12-01T00:00:00.000Z"
-            ))
+            de::Error::custom(format_args!("{text:?} is not a time of RFC 3339, such as 2026-12-01T00:00:00.000Z"))
         })
     }
 }

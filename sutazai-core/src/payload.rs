@@ -16,9 +16,9 @@ pub struct Payload(Arc<RawValue>);
 impl Payload {
     /// The JSON of `value`. Fails for values that JSON cannot hold, such as a map with non-string keys.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        serde_json::value::to_raw_value(value).map(|raw| Self(raw.into())).map_err(|error| {
-            Error::invalid("the value cannot be written as JSON", Vec::new()).because(error)
-        })
+        serde_json::value::to_raw_value(value)
+            .map(|raw| Self(raw.into()))
+            .map_err(|error| Error::invalid("the value cannot be written as JSON", Vec::new()).because(error))
     }
 
     /// Takes JSON text; fails if it is not one JSON document.

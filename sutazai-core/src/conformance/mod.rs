@@ -1,3 +1,4 @@
 //! The suites that every backend of a trait must pass, this crate's own and other people's alike.
 
 pub mod embedding;
+pub mod vector;

@@ -1,5 +1,30 @@
 //! The engine: takes tasks from submit to their end through the traits.
+//!
+//! [`transition`](apply) holds the rules and is pure; the rest performs them: `submit` admits, `writer` groups writes into commits, `queue` claims and
+//! watches the clock, `execution` runs agents, `hub` wakes those who wait.
 
+mod builder;
+mod catalogue;
+mod control;
+mod execution;
+mod handle;
+mod hub;
+mod inner;
+mod observer;
+mod orchestrator;
+mod queue;
+mod router;
+mod submit;
 mod transition;
+mod writer;
 
-pub use self::transition::{Command, MAX_RECOVERIES, Refused, Transition, apply, create};
+pub use self::{
+    builder::{DEFAULT_MAX_RUNNING, OrchestratorBuilder},
+    handle::TaskHandle,
+    observer::Observer,
+    orchestrator::{Drained, Orchestrator},
+    router::{Ranked, Router},
+    submit::Submitted,
+    transition::{Command, MAX_RECOVERIES, Refused, Transition, apply, create},
+};
+pub(crate) use self::{control::Control, inner::Inner, submit::submit};

@@ -108,7 +108,7 @@ pub fn apply(task: &Task, command: Command, now: Timestamp) -> Result<Transition
 impl Transition {
     /// Applies one more command on top.
     pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<(), Refused> {
-        use TaskState::{Assigned, Cancelled, Completed, Created, Failed, Running, Waiting};
+        use TaskState::{Assigned, Cancelled, Completed, Created, Running, Waiting};
         let task = &mut self.task;
         if task.state.is_terminal() {
             return Err(Refused::Finished);
@@ -214,7 +214,8 @@ mod tests {
     use crate::task::{RetryPolicy, TaskId};
 
     fn task() -> Transition {
-        let request = TaskRequest::new("a", Payload::null()).retry(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
+        let request =
+            TaskRequest::new("a", Payload::null()).retry(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
         create(TaskId::from_bytes([7; 16]), "a".into(), "1.0.0".into(), request, Timestamp::from_millis(0))
     }
 

@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn texts_that_share_words_are_near() {
         let model = HashedEmbedding::default();
-        let [a, b, c] = ["The cat sat on the mat.", "the CAT sat!", "stores commit in groups"].map(|t| model.vector(t).0);
+        let [a, b, c] =
+            ["The cat sat on the mat.", "the CAT sat!", "stores commit in groups"].map(|t| model.vector(t).0);
         assert!(cosine(&a, &b) > 0.6, "{}", cosine(&a, &b));
         assert!(cosine(&a, &c) < 0.3, "{}", cosine(&a, &c));
     }
@@ -103,6 +104,9 @@ mod tests {
     #[test]
     fn the_vectors_never_change() {
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-        assert_eq!(HashedEmbedding::new(4).vector("a durable task").0, HashedEmbedding::new(4).vector("Task, durable: A").0);
+        assert_eq!(
+            HashedEmbedding::new(4).vector("a durable task").0,
+            HashedEmbedding::new(4).vector("Task, durable: A").0
+        );
     }
 }

@@ -3,9 +3,11 @@
 mod chat;
 mod embedding;
 mod task;
+mod vector;
 
 pub use self::{
     chat::{Script, ScriptedChat},
     embedding::HashedEmbedding,
     task::MemoryTaskStore,
+    vector::MemoryVectorStore,
 };

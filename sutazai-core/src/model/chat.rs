@@ -161,9 +161,8 @@ impl ChatRequest {
         if !faults.is_empty() {
             return Err(Error::invalid("the chat request is wrong", faults).about(&info.name));
         }
-        let unsupported = |what: &'static str| {
-            Err(Error::new(ErrorKind::Unsupported, what).during("chat with").about(&info.name))
-        };
+        let unsupported =
+            |what: &'static str| Err(Error::new(ErrorKind::Unsupported, what).during("chat with").about(&info.name));
         if !info.capabilities.chat {
             return unsupported("this model does not chat");
         }

@@ -5,6 +5,7 @@ mod embedding;
 mod info;
 mod registry;
 
+pub(crate) use self::chat::collect;
 pub use self::{
     chat::{
         ChatEvent, ChatModel, ChatModelExt, ChatReply, ChatRequest, ChatStream, Finish, Message, ResponseFormat, Role,

@@ -53,7 +53,8 @@ impl Models {
 fn find<'a, M: ?Sized>(models: &'a BTreeMap<String, Arc<M>>, name: Option<&str>, kind: &str) -> Result<&'a Arc<M>> {
     name.and_then(|name| models.get(name)).ok_or_else(|| {
         let known: Vec<_> = models.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "none is configured".into() } else { format!("known are {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "none is configured".into() } else { format!("known are {}", known.join(", ")) };
         Error::new(ErrorKind::NotFound, format!("there is no such {kind} model; {known}"))
             .with_code("model_not_found")
             .during("find model")

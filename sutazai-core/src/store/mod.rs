@@ -5,7 +5,5 @@ mod vector;
 
 pub use self::{
     task::{Claim, Page, StateCounts, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
-    vector::{
-        CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore,
-    },
+    vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

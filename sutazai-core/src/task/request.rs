@@ -132,15 +132,9 @@ impl TaskRequest {
     pub(crate) fn key(&self) -> Result<Option<IdempotencyKey>> {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
         let canonical: serde_json::Value = self.input.read()?; // a map sorted by key: canonical JSON
-        let body = serde_json::to_vec(&(
-            &self.target,
-            canonical,
-            self.priority,
-            self.deadline,
-            self.retry,
-            &self.labels,
-        ))
-        .map_err(|error| Error::invalid("the request cannot be written as JSON", Vec::new()).because(error))?;
+        let body =
+            serde_json::to_vec(&(&self.target, canonical, self.priority, self.deadline, self.retry, &self.labels))
+                .map_err(|error| Error::invalid("the request cannot be written as JSON", Vec::new()).because(error))?;
         Ok(Some(IdempotencyKey {
             tenant: Arc::clone(&self.tenant),
             key: key.as_str().into(),

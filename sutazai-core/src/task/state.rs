@@ -27,15 +27,8 @@ pub enum TaskState {
 
 impl TaskState {
     /// Every state, in the order of a task's life.
-    pub const ALL: [Self; 7] = [
-        Self::Created,
-        Self::Assigned,
-        Self::Running,
-        Self::Waiting,
-        Self::Completed,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Created, Self::Assigned, Self::Running, Self::Waiting, Self::Completed, Self::Failed, Self::Cancelled];
 
     /// Whether the task has ended.
     #[must_use]

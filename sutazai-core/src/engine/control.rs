@@ -1,0 +1,188 @@
+//! The executions of this process: who runs, and how to stop them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::task::{Progress, TaskId};
+
+/// Why an execution must stop before its agent is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Its task has ended or is somebody else's: nothing it could write counts.
+    Void,
+    /// The process shuts down: the task goes back to the queue.
+    Release,
+}
+
+/// What an execution shares with its agent's context and with those who may stop it.
+pub(crate) struct Control {
+    stop: AtomicU8,
+    stopped: Notify,
+    progress: Mutex<Option<Progress>>,
+    pub(crate) reported: Notify,
+    slot: Mutex<Slot>,
+    slots: Arc<Semaphore>,
+}
+
+/// The right to run, given back while all the agent does is wait for another one.
+struct Slot {
+    permit: Option<OwnedSemaphorePermit>,
+    waits: usize,
+}
+
+impl Control {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, slots: Arc<Semaphore>) -> Arc<Self> {
+        Arc::new(Self {
+            stop: AtomicU8::new(0),
+            stopped: Notify::new(),
+            progress: Mutex::new(None),
+            reported: Notify::new(),
+            slot: Mutex::new(Slot { permit: Some(permit), waits: 0 }),
+            slots,
+        })
+    }
+
+    pub(crate) fn stop(&self, why: Stop) {
+        self.stop.store(if why == Stop::Void { 1 } else { 2 }, Ordering::SeqCst);
+        self.stopped.notify_waiters();
+    }
+
+    pub(crate) fn stop_wanted(&self) -> Option<Stop> {
+        match self.stop.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Stop::Void),
+            _ => Some(Stop::Release),
+        }
+    }
+
+    pub(crate) async fn stopped(&self) -> Stop {
+        loop {
+            let next = self.stopped.notified();
+            tokio::pin!(next);
+            next.as_mut().enable(); // from here on no call of `stop` is missed
+            if let Some(why) = self.stop_wanted() {
+                return why;
+            }
+            next.await;
+        }
+    }
+
+    /// Keeps the newest report; the execution writes it when the last one is old enough.
+    pub(crate) fn report(&self, progress: Progress) {
+        *lock(&self.progress) = Some(progress);
+        self.reported.notify_one();
+    }
+
+    pub(crate) fn take_report(&self) -> Option<Progress> {
+        lock(&self.progress).take()
+    }
+
+    /// Gives the right to run back until the guard is [`Waiting::over`].
+    pub(crate) fn wait(self: &Arc<Self>) -> Waiting {
+        let mut slot = lock(&self.slot);
+        slot.waits += 1;
+        slot.permit = None;
+        Waiting { control: Arc::clone(self) }
+    }
+
+    /// Lets go of the right to run for good: the agent is done.
+    pub(crate) fn leave(&self) {
+        lock(&self.slot).permit = None;
+    }
+}
+
+/// Time in which an agent only waits for another one and holds no right to run.
+pub(crate) struct Waiting {
+    control: Arc<Control>,
+}
+
+impl Waiting {
+    /// Waits for a free slot, unless the agent waits for something else still.
+    pub(crate) async fn over(self) {
+        let control = Arc::clone(&self.control);
+        drop(self);
+        if lock(&control.slot).waits > 0 {
+            return;
+        }
+        if let Ok(permit) = Arc::clone(&control.slots).acquire_owned().await {
+            lock(&control.slot).permit.get_or_insert(permit);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        lock(&self.control.slot).waits -= 1;
+    }
+}
+
+/// The executions of this process by task.
+#[derive(Default)]
+pub(crate) struct Executions {
+    running: Mutex<HashMap<TaskId, Arc<Control>>>,
+    idle: Notify,
+}
+
+impl Executions {
+    pub(crate) fn enter(self: &Arc<Self>, id: TaskId, control: &Arc<Control>) -> Entered {
+        lock(&self.running).insert(id, Arc::clone(control));
+        Entered { executions: Arc::clone(self), id }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.running).len()
+    }
+
+    pub(crate) fn stop(&self, id: TaskId, why: Stop) {
+        if let Some(control) = lock(&self.running).get(&id) {
+            control.stop(why);
+        }
+    }
+
+    pub(crate) fn stop_all(&self, why: Stop) {
+        for control in lock(&self.running).values() {
+            control.stop(why);
+        }
+    }
+
+    /// Returns when nothing runs.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let next = self.idle.notified();
+            tokio::pin!(next);
+            next.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            next.await;
+        }
+    }
+}
+
+/// One execution's place in the list; leaves it when dropped.
+pub(crate) struct Entered {
+    executions: Arc<Executions>,
+    id: TaskId,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut running = lock(&self.executions.running);
+        running.remove(&self.id);
+        if running.is_empty() {
+            self.executions.idle.notify_waiters();
+        }
+    }
+}
+
+/// These locks guard plain data that no panic leaves half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

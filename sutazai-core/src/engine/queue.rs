@@ -1,0 +1,127 @@
+//! The two loops behind the queue: one fetches runnable tasks into free slots, one watches the clock.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    execution::Execution,
+    inner::{Inner, backoff},
+    transition::Command,
+};
+use crate::{clock::Timestamp, error::Result, store::Claim};
+
+/// Tasks claimed in one commit at most.
+const CLAIM: usize = 256;
+
+/// How long a wake-up that got lost can stay unnoticed.
+const SLOW_POLL: Duration = Duration::from_secs(5);
+
+/// Fetches runnable tasks from the store whenever there are free slots, until shutdown.
+pub(crate) async fn dispatch(engine: Arc<Inner>) {
+    let mut failures = 0;
+    loop {
+        engine.runnable.notified().await;
+        loop {
+            let Some(permits) = free_slots(&engine).await else { return };
+            let wanted = permits.len();
+            match claim(&engine, permits).await {
+                Ok(granted) => {
+                    failures = 0;
+                    engine.backlog.store(granted == wanted, Ordering::SeqCst);
+                    if granted < wanted {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error.report(), "tasks cannot be claimed");
+                    tokio::time::sleep(backoff(failures)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+}
+
+/// At least one slot, and what else is free right now; `None` at shutdown.
+async fn free_slots(engine: &Inner) -> Option<Vec<OwnedSemaphorePermit>> {
+    let first = Arc::clone(&engine.slots).acquire_owned().await.ok()?;
+    if engine.is_closing() {
+        return None;
+    }
+    let mut permits = vec![first];
+    while permits.len() < CLAIM {
+        match Arc::clone(&engine.slots).try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => break,
+        }
+    }
+    Some(permits)
+}
+
+async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Result<usize> {
+    let claim = Claim {
+        node: engine.node.clone(),
+        agents: engine.catalogue.names(),
+        now: engine.clock.now(),
+        limit: permits.len(),
+    };
+    let tasks = engine.store.claim(&claim).await?;
+    let granted = tasks.len();
+    for (task, permit) in tasks.into_iter().zip(permits) {
+        let Some(registered) = engine.catalogue.get(&task.agent) else {
+            tracing::error!(task = %task.id, agent = %task.agent, "the store granted a task of an agent that is not here");
+            continue;
+        };
+        let execution = Execution::claimed(engine, registered, task, permit);
+        let entered = execution.enter();
+        execution.announce_claim();
+        tokio::spawn(execution.run(entered));
+    }
+    Ok(granted)
+}
+
+/// Ends tasks past their deadline and wakes the dispatcher when a retry is due, until aborted.
+pub(crate) async fn keep_time(engine: Arc<Inner>) {
+    loop {
+        let now = engine.clock.now();
+        let next = match tick(&engine, now).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(error = %error.report(), "due tasks cannot be read");
+                None
+            }
+        };
+        engine.runnable.notify_one();
+        let pause = next.map_or(SLOW_POLL, |at| engine.clock.now().until(at).min(SLOW_POLL));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = engine.earlier.notified() => {}
+        }
+    }
+}
+
+/// Ends what is overdue; the next moment at which something is due.
+async fn tick(engine: &Inner, now: Timestamp) -> Result<Option<Timestamp>> {
+    engine.next_due.store(i64::MAX, Ordering::SeqCst);
+    loop {
+        let overdue = engine.store.overdue(now, CLAIM).await?;
+        for task in &overdue {
+            // Refused: it ended by itself meanwhile.
+            if engine.change(task.id, Command::Expire).await?.is_ok() {
+                engine.cancel_children(task.id).await?;
+            }
+        }
+        if overdue.len() < CLAIM {
+            break;
+        }
+    }
+    let next = engine.store.next_due(now).await?;
+    if let Some(at) = next {
+        engine.next_due.fetch_min(at.as_millis(), Ordering::SeqCst);
+    }
+    Ok(next)
+}

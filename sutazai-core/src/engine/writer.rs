@@ -1,0 +1,157 @@
+//! Groups what arrives within a moment into one commit, so that throughput does not cost durability.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{hub::Hub, observer::Observer};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    store::{TaskStore, TaskWrite, WriteOutcome},
+    task::{Revision, TaskId},
+};
+
+/// Writes that may wait for the commit under way; beyond it, callers wait.
+const QUEUE: usize = 8_192;
+
+/// Writes in one commit at most: bounds what a commit takes, in time and memory.
+const GROUP: usize = 2_048;
+
+/// How often the revisions are read again after a commit whose outcome is unknown.
+const REREADS: u32 = 5;
+
+struct Pending {
+    write: TaskWrite,
+    done: oneshot::Sender<Result<WriteOutcome>>,
+}
+
+/// The way to the store for every write of the engine. Cheap to clone; callers hold clones, the engine owns the service.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Pending>,
+}
+
+/// Called after the commit for each write that was applied, before its caller hears of it.
+pub(crate) trait Committed: Send + Sync + 'static {
+    fn committed(&self, write: &TaskWrite);
+}
+
+impl Writer {
+    /// Starts the service; it ends, with everything queued written, after `end` is notified.
+    pub(crate) fn start(
+        store: Arc<dyn TaskStore>,
+        committed: impl Committed,
+        end: Arc<Notify>,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, pending) = mpsc::channel(QUEUE);
+        (Self { queue }, tokio::spawn(serve(store, pending, committed, end)))
+    }
+
+    /// Queues a write; the answer comes after its commit.
+    pub(crate) async fn send(&self, write: TaskWrite) -> oneshot::Receiver<Result<WriteOutcome>> {
+        let (done, answer) = oneshot::channel();
+        // A closed queue drops `done`, and the caller learns it from the answer.
+        let _ = self.queue.send(Pending { write, done }).await;
+        answer
+    }
+
+    /// Stores a write and waits for the commit.
+    pub(crate) async fn write(&self, write: TaskWrite) -> Result<WriteOutcome> {
+        answered(self.send(write).await).await
+    }
+}
+
+/// Waits for the answer to a queued write.
+pub(crate) async fn answered(answer: oneshot::Receiver<Result<WriteOutcome>>) -> Result<WriteOutcome> {
+    answer.await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down"))
+    })
+}
+
+async fn serve(
+    store: Arc<dyn TaskStore>,
+    mut pending: mpsc::Receiver<Pending>,
+    committed: impl Committed,
+    end: Arc<Notify>,
+) {
+    let (mut group, mut writes, mut callers) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let received = tokio::select! {
+            received = pending.recv_many(&mut group, GROUP) => received,
+            () = end.notified() => {
+                pending.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            return;
+        }
+        for Pending { write, done } in group.drain(..) {
+            writes.push(write);
+            callers.push(done);
+        }
+        let outcomes = match store.write(&writes).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) => after_unknown_outcome(&*store, &writes, &error).await,
+        };
+        for ((write, done), outcome) in writes.drain(..).zip(callers.drain(..)).zip(outcomes) {
+            if matches!(outcome, Ok(WriteOutcome::Applied)) {
+                committed.committed(&write);
+            }
+            let _ = done.send(outcome); // a caller may have gone; the write stands all the same
+        }
+    }
+}
+
+/// Finds out by their revisions which writes of a failed commit were stored all the same.
+async fn after_unknown_outcome(
+    store: &dyn TaskStore,
+    writes: &[TaskWrite],
+    error: &Error,
+) -> Vec<Result<WriteOutcome>> {
+    tracing::warn!(error = %error.report(), writes = writes.len(), "a commit failed; reading revisions again");
+    // A commit is all or nothing, so the last revision of each task in the group tells for all its writes.
+    let last: HashMap<TaskId, Revision> = writes.iter().map(|write| (write.task().id, write.task().revision)).collect();
+    let ids: Vec<TaskId> = last.keys().copied().collect();
+    for round in 0..REREADS {
+        if let Ok(found) = store.load(&ids).await {
+            let stored: HashSet<TaskId> = found
+                .into_iter()
+                .flatten()
+                .filter(|task| last.get(&task.id) == Some(&task.revision))
+                .map(|task| task.id)
+                .collect();
+            let outcome = |write: &TaskWrite| {
+                if stored.contains(&write.task().id) { Ok(WriteOutcome::Applied) } else { Err(again(error)) }
+            };
+            return writes.iter().map(outcome).collect();
+        }
+        tokio::time::sleep(Duration::from_millis(50 << round)).await;
+    }
+    writes.iter().map(|_| Err(again(error))).collect()
+}
+
+/// The error once more, for each caller of its group.
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.report()).with_code(error.code())
+}
+
+/// Tells the hub and the observer.
+pub(crate) struct Announcer {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+impl Committed for Announcer {
+    fn committed(&self, write: &TaskWrite) {
+        self.observer.task_changed(write.task(), write.events());
+        self.hub.publish(write.task());
+    }
+}
