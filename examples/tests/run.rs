@@ -14,9 +14,7 @@ const CHAT: &str = "smollm2:135m";
 const EMBEDDING: &str = "all-minilm";
 
 /// Each example: the models it needs, and what its output must contain, in this order.
-const EXAMPLES: [(&str, &[&str], &[&str]); 1] = [
-    ("hello", &[], &["Hello, world!"]),
-];
+const EXAMPLES: [(&str, &[&str], &[&str]); 1] = [("hello", &[], &["Hello, world!"])];
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -25,7 +23,10 @@ fn main() {
         Trial::test("a_program_outside_needs_one_dependency_line", a_program_outside_needs_one_dependency_line),
     ];
     for (name, models, output) in EXAMPLES {
-        trials.push(Trial::test(format!("example_{name}"), move || example_prints(name, output)).with_ignored_flag(missing(models)));
+        trials.push(
+            Trial::test(format!("example_{name}"), move || example_prints(name, output))
+                .with_ignored_flag(missing(models)),
+        );
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -52,7 +53,11 @@ fn every_example_is_listed_here() -> Result<(), Failed> {
     files.sort();
     let mut listed: Vec<_> = EXAMPLES.iter().map(|(name, ..)| (*name).to_owned()).collect();
     listed.sort();
-    if files == listed { Ok(()) } else { Err(format!("examples/examples holds {files:?}, run here are {listed:?}").into()) }
+    if files == listed {
+        Ok(())
+    } else {
+        Err(format!("examples/examples holds {files:?}, run here are {listed:?}").into())
+    }
 }
 
 fn example_prints(name: &str, expected: &[&str]) -> Result<(), Failed> {

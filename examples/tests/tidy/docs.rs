@@ -62,27 +62,56 @@ fn first_block(text: &str) -> &str {
 
 #[test]
 fn the_ten_lines_are_the_same_everywhere() {
-    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let read =
+        |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let example = read("examples/examples/hello.rs");
-    let code: String = example.lines().filter(|line| !line.starts_with("//!")).map(|line| format!("{line}\n")).collect();
+    let code: String =
+        example.lines().filter(|line| !line.starts_with("//!")).map(|line| format!("{line}\n")).collect();
     assert!(code.lines().filter(|line| !line.is_empty()).count() <= 10, "ten lines are ten lines");
     for path in ["README.md", "sutazai-core/README.md"] {
-        assert_eq!(first_block(&read(path)).trim(), code.trim(), "the first block of {path} is examples/examples/hello.rs");
+        assert_eq!(
+            first_block(&read(path)).trim(),
+            code.trim(),
+            "the first block of {path} is examples/examples/hello.rs"
+        );
     }
+}
+
+/// Every string that stands right after `call` in the code of the house, with the file it stands in.
+fn strings_after(call: &str, folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for file in files(&["rs"]).iter().filter(|file| !file.is_beside_the_code() && file.path.starts_with(folder)) {
+        let code: String = file.code().iter().flat_map(|(_, line)| [line.trim(), " "]).collect();
+        let strings =
+            code.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+        found.extend(strings.map(|text| (text.to_owned(), file.path.clone())));
+    }
+    found
 }
 
 #[test]
 fn every_error_code_has_an_entry() {
     let page = std::fs::read_to_string(root().join("docs/reference/errors.md")).expect("docs/reference/errors.md");
     let known = anchors(&page);
-    let mut missing = BTreeSet::new();
-    for file in files(&["rs"]).iter().filter(|file| !file.is_beside_the_code() && file.path.starts_with("sutazai-")) {
-        for (_, line) in file.code() {
-            for call in ["with_code(\"", "TaskError::new(\"", "AgentError::permanent(\"", "AgentError::temporary(\""] {
-                let codes = line.split(call).skip(1).filter_map(|rest| rest.split('"').next());
-                missing.extend(codes.filter(|code| !known.contains(*code)).map(|code| format!("{code} ({})", file.path)));
-            }
-        }
-    }
-    none(missing.into_iter().collect(), "docs/reference/errors.md has a heading for every code");
+    let calls = ["with_code(", "TaskError::new(", "AgentError::permanent(", "AgentError::temporary("];
+    let mut codes: Vec<_> = calls.iter().flat_map(|call| strings_after(call, "sutazai-")).collect();
+    codes.extend(strings_after(" code(", "sutazai-server/src/http/codes.rs"));
+    assert!(codes.len() > 20, "the rule looks for codes in the wrong way: {codes:?}");
+    let missing: BTreeSet<_> = codes.into_iter().filter(|(code, _)| !known.contains(code)).collect();
+    none(
+        missing.iter().map(|(code, path)| format!("{code} ({path})")).collect(),
+        "docs/reference/errors.md has a heading for every code",
+    );
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/reference/configuration.md"))
+        .expect("docs/reference/configuration.md");
+    let keys = "sutazai-server/src/config/keys.rs";
+    let calls = ["Key::new(", "Key::not_built(", ".also(", ".also_as("];
+    let names: Vec<_> = calls.iter().flat_map(|call| strings_after(call, keys)).collect();
+    assert!(names.len() > 20, "the rule looks for settings in the wrong way: {names:?}");
+    let missing = names.into_iter().map(|(name, _)| name).filter(|name| !page.contains(&format!("`{name}`")));
+    none(missing.collect(), "docs/reference/configuration.md has every key and every variable of another name");
 }

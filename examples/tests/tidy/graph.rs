@@ -17,9 +17,32 @@ const EDGES: [(&str, &[&str]); 5] = [
 
 /// Drivers, HTTP, SQL and inference: nothing of it may come with core, however far down.
 const NOT_IN_CORE: [&str; 26] = [
-    "axum", "candle-core", "diesel", "h2", "http", "hyper", "lapin", "libsqlite3-sys", "native-tls", "neo4rs", "openssl",
-    "qdrant-client", "redis", "reqwest", "rusqlite", "rustls", "sqlx", "sqlx-core", "tokenizers", "tokio-postgres", "tonic",
-    "tower", "tower-http", "ureq", "usearch", "utoipa",
+    "axum",
+    "candle-core",
+    "diesel",
+    "h2",
+    "http",
+    "hyper",
+    "lapin",
+    "libsqlite3-sys",
+    "native-tls",
+    "neo4rs",
+    "openssl",
+    "qdrant-client",
+    "redis",
+    "reqwest",
+    "rusqlite",
+    "rustls",
+    "sqlx",
+    "sqlx-core",
+    "tokenizers",
+    "tokio-postgres",
+    "tonic",
+    "tower",
+    "tower-http",
+    "ureq",
+    "usearch",
+    "utoipa",
 ];
 
 /// Crates whose types core's public API may name: plain data, and the traits that async Rust has no other form for.
@@ -86,7 +109,8 @@ fn core_stays_small_and_free_of_drivers() {
 fn core_shows_no_foreign_type() {
     let metadata = workspace();
     let core = metadata.packages.iter().find(|package| package.name == "sutazai-core").expect("core is a member");
-    let normal = core.dependencies.iter().filter(|dependency| dependency.kind == cargo_metadata::DependencyKind::Normal);
+    let normal =
+        core.dependencies.iter().filter(|dependency| dependency.kind == cargo_metadata::DependencyKind::Normal);
     let private: Vec<_> = normal
         .map(|dependency| dependency.name.replace('-', "_"))
         .filter(|name| !IN_PUBLIC_API.contains(&name.as_str()))
@@ -99,7 +123,8 @@ fn core_shows_no_foreign_type() {
         let foreign: BTreeSet<_> = imports(&lines, &private);
         for (number, signature) in public_signatures(&lines) {
             let words: BTreeSet<_> = signature.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-            let named = words.iter().filter(|word| foreign.contains(**word) || private.iter().any(|name| name == *word));
+            let named =
+                words.iter().filter(|word| foreign.contains(**word) || private.iter().any(|name| name == *word));
             // An error type of a parser, in the `Err` of `FromStr`, is not a `pub` item and stays possible.
             breaches.extend(named.map(|word| format!("{}:{number}: {word} in `{}`", file.path, signature.trim())));
         }
@@ -118,7 +143,9 @@ fn imports<'a>(lines: &[(usize, &'a str)], crates: &[String]) -> BTreeSet<&'a st
         if inside {
             let words = path.unwrap_or(line).split(|c: char| !c.is_alphanumeric() && c != '_');
             // Modules are lower case; a signature that names one (`watch::Receiver`) is caught as well.
-            names.extend(words.filter(|word| !matches!(*word, "" | "self" | "as" | "use" | "time" | "task" | "sync" | "_")));
+            names.extend(
+                words.filter(|word| !matches!(*word, "" | "self" | "as" | "use" | "time" | "task" | "sync" | "_")),
+            );
             inside = !line.ends_with(';');
         }
     }
@@ -144,7 +171,8 @@ fn public_signatures<'a>(lines: &[(usize, &'a str)]) -> Vec<(usize, String)> {
         } else if in_trait && (trimmed.starts_with("fn ") || trimmed.starts_with("async fn ")) {
             open = Some((*number, trimmed.to_owned()));
         }
-        let ended = |text: &str| text.contains('{') || text.ends_with(';') || text.ends_with(',') && !text.contains("fn ");
+        let ended =
+            |text: &str| text.contains('{') || text.ends_with(';') || text.ends_with(',') && !text.contains("fn ");
         if let Some((number, text)) = open.take_if(|(_, text)| ended(text)) {
             let hidden = text.starts_with("pub struct").then(|| text.find('(')).flatten().or_else(|| text.find('{'));
             found.push((number, text[..hidden.unwrap_or(text.len())].to_owned()));
@@ -164,6 +192,7 @@ fn the_reader_of_signatures_sees_foreign_types() {
     let foreign = imports(&lines, &["tokio".to_owned()]);
     assert_eq!(foreign, ["Inbox", "Receiver", "mpsc", "tokio", "watch"].into());
     let signatures = public_signatures(&lines);
-    let naming: Vec<_> = signatures.iter().filter(|(_, text)| text.contains("Inbox") || text.contains("watch")).collect();
+    let naming: Vec<_> =
+        signatures.iter().filter(|(_, text)| text.contains("Inbox") || text.contains("watch")).collect();
     assert_eq!(naming.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [6, 8], "{signatures:?}");
 }

@@ -4,8 +4,19 @@ use crate::tree::{File, files, none, root};
 
 /// What stands at the top level beside dotfiles, and nothing else.
 const TOP: [&str; 13] = [
-    "Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "benches", "docs", "examples", "sutazai-agents",
-    "sutazai-core", "sutazai-llm", "sutazai-server", "sutazai-store",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "benches",
+    "docs",
+    "examples",
+    "sutazai-agents",
+    "sutazai-core",
+    "sutazai-llm",
+    "sutazai-server",
+    "sutazai-store",
 ];
 
 /// The longest a file may be, tests beside the code not counted.
@@ -32,14 +43,19 @@ fn every_file_says_what_it_is_for() {
 
 #[test]
 fn no_file_needs_scrolling() {
-    let long = files(&["rs"]).into_iter().map(|file| (file.code().len(), file.path.clone())).filter(|(lines, _)| *lines > LINES);
+    let long = files(&["rs"])
+        .into_iter()
+        .map(|file| (file.code().len(), file.path.clone()))
+        .filter(|(lines, _)| *lines > LINES);
     none(long.map(|(lines, path)| format!("{path}: {lines} lines")).collect(), "no file is longer than 500 lines");
 }
 
 #[test]
 fn nothing_promises_work_instead_of_being_it() {
     // Put together here, so that this file does not find itself.
-    let words = [["TO", "DO"], ["FIX", "ME"], ["todo", "!("], ["unimplemented", "!("], ["place", "holder"], ["XX", "X"]].map(|parts| parts.concat());
+    let words =
+        [["TO", "DO"], ["FIX", "ME"], ["todo", "!("], ["unimplemented", "!("], ["place", "holder"], ["XX", "X"]]
+            .map(|parts| parts.concat());
     let mut found = Vec::new();
     for file in files(&["rs", "md", "toml", "yml", "yaml", "sh", "py", "lua", "sql"]) {
         let says = |line: &str| words.iter().any(|word| line.contains(word.as_str()));
@@ -53,7 +69,8 @@ fn nothing_promises_work_instead_of_being_it() {
 fn wall_clocks_are_read_in_clock_rs_alone() {
     let mut found = Vec::new();
     for file in files(&["rs"]).iter().filter(|file| !file.is_beside_the_code() && !file.path.ends_with("/clock.rs")) {
-        let reads = |line: &str| ["SystemTime::now(", "Utc::now(", "Local::now("].iter().any(|call| line.contains(call));
+        let reads =
+            |line: &str| ["SystemTime::now(", "Utc::now(", "Local::now("].iter().any(|call| line.contains(call));
         let lines = file.code();
         let lines = lines.iter().filter(|(_, line)| reads(line));
         found.extend(lines.map(|(number, line)| format!("{}:{number}: {}", file.path, line.trim())));
