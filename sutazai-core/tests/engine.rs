@@ -1,4 +1,5 @@
 //! The engine from the outside, on the memory store.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     sync::{

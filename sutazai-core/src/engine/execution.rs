@@ -3,17 +3,13 @@
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     catalogue::Registered,
     control::{Control, Entered, Stop},
     inner::{Inner, backoff},
     transition::{Command, Transition},
-    writer::answered,
 };
 use crate::{
     agent::AgentError,
@@ -113,23 +109,8 @@ impl Execution {
         }
     }
 
-    /// Waits for the insert, tells the submitter, then runs to the end.
-    pub(crate) async fn run_after(
-        self,
-        entered: Entered,
-        insert: oneshot::Receiver<Result<WriteOutcome>>,
-        submitter: oneshot::Sender<Result<WriteOutcome>>,
-    ) {
-        let outcome = answered(insert).await;
-        let applied = matches!(outcome, Ok(WriteOutcome::Applied));
-        let _ = submitter.send(outcome); // a submitter may have gone; the task stands
-        if applied {
-            self.run(entered).await;
-        }
-    }
-
     /// Polls the agent to its end and writes the outcome.
-    pub(crate) async fn run(mut self, _entered: Entered) {
+    pub(crate) async fn run(mut self: Box<Self>, _entered: Entered) {
         let control = Arc::clone(&self.control);
         let now = self.engine.clock.now();
         let mut deadline = self.step.task.deadline.map(|at| Box::pin(tokio::time::sleep(now.until(at))));
@@ -194,7 +175,7 @@ impl Execution {
         }
     }
 
-    async fn stopped(mut self, why: Stop) {
+    async fn stopped(mut self: Box<Self>, why: Stop) {
         match why {
             Stop::Void => {}
             Stop::Release => {

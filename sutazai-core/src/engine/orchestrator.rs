@@ -14,7 +14,7 @@ use super::{
     control::Stop,
     handle::{TaskHandle, end_of, events},
     inner::Inner,
-    submit::{Submitted, begin, submit},
+    submit::{Submitted, submit, submit_batch, submit_request},
 };
 use crate::{
     agent::AgentDescriptor,
@@ -70,23 +70,12 @@ impl Orchestrator {
     /// A refused request is [`ErrorKind::Invalid`] with the fields at fault (codes `agent_not_found`, `capability_not_found`, `agent_required`,
     /// `invalid_input`), a used key with another request `idempotency_conflict`, an engine that shuts down `shutting_down`.
     pub async fn submit_request(&self, request: TaskRequest) -> Result<Submitted> {
-        begin(&self.inner, request).await?.committed(&self.inner).await
+        submit_request(&self.inner, request).await
     }
 
-    /// Submits many tasks, each answered on its own and in order; what is accepted is stored when this returns, in as few commits as possible.
+    /// Submits many tasks, each answered on its own and in order; what is accepted is stored when this returns, in one commit.
     pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Vec<Result<Submitted>> {
-        let mut sent = Vec::with_capacity(requests.len());
-        for request in requests {
-            sent.push(begin(&self.inner, request).await);
-        }
-        let mut answers = Vec::with_capacity(sent.len());
-        for one in sent {
-            answers.push(match one {
-                Ok(sent) => sent.committed(&self.inner).await,
-                Err(error) => Err(error),
-            });
-        }
-        answers
+        submit_batch(&self.inner, requests).await
     }
 
     /// A handle to any task of the store.

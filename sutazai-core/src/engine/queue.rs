@@ -76,7 +76,7 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
             tracing::error!(task = %task.id, agent = %task.agent, "the store granted a task of an agent that is not here");
             continue;
         };
-        let execution = Execution::claimed(engine, registered, task, permit);
+        let execution = Box::new(Execution::claimed(engine, registered, task, permit));
         let entered = execution.enter();
         execution.announce_claim();
         tokio::spawn(execution.run(entered));

@@ -6,11 +6,12 @@ use tokio::sync::oneshot;
 
 use super::{
     catalogue::Registered,
+    control::Entered,
     execution::Execution,
     handle::TaskHandle,
     inner::Inner,
     transition::{Command, Transition, create},
-    writer::answered,
+    writer::Outcomes,
 };
 use crate::{
     agent::Effects,
@@ -35,29 +36,55 @@ struct Checked<'a> {
     key: Option<IdempotencyKey>,
 }
 
-/// A task on its way to the store.
-pub(crate) struct Sent {
+/// A task on its way to the store, and what is to follow.
+struct Prepared {
     task: Arc<Task>,
-    answer: oneshot::Receiver<Result<WriteOutcome>>,
-    /// Of an execution that ended before its insert: what is left to do after the commit.
-    ended: Option<Execution>,
-    /// Nobody executes it yet.
-    queued: bool,
+    then: Then,
+}
+
+enum Then {
+    /// Its agent was done before it was stored: all that is left is what follows an end.
+    Conclude(Box<Execution>),
+    /// Its agent has begun, for it has no effects, and goes on while the task is being stored.
+    GoOn(Box<Execution>, Entered),
+    /// Its agent goes on on its own.
+    Gone,
+    /// Its agent begins once it is stored.
+    Run(Box<Execution>, Entered),
+    /// No slot is free: the dispatcher will fetch it once it is stored.
+    Queue,
 }
 
 /// Submits and gives a handle that sees the task's end without asking the store.
 pub(crate) async fn submit(engine: &Arc<Inner>, request: TaskRequest) -> Result<TaskHandle> {
     let checked = check(engine, request).await?;
     let subscription = engine.hub.subscribe(checked.step.task.id);
-    let submitted = send(engine, checked).await.committed(engine).await?;
+    let submitted = send_one(engine, checked).await?;
     let subscription = (!submitted.replayed && !submitted.task.state.is_terminal()).then_some(subscription);
     Ok(TaskHandle::new(Arc::clone(engine), submitted.task, subscription))
 }
 
-/// Checks a request and queues its task; [`Sent::committed`] waits for the commit.
-pub(crate) async fn begin(engine: &Arc<Inner>, request: TaskRequest) -> Result<Sent> {
+/// Submits one task.
+pub(crate) async fn submit_request(engine: &Arc<Inner>, request: TaskRequest) -> Result<Submitted> {
     let checked = check(engine, request).await?;
-    Ok(send(engine, checked).await)
+    send_one(engine, checked).await
+}
+
+/// Submits many tasks in one commit; each is answered on its own.
+pub(crate) async fn submit_batch(engine: &Arc<Inner>, requests: Vec<TaskRequest>) -> Vec<Result<Submitted>> {
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut accepted = Vec::with_capacity(requests.len());
+    for request in requests {
+        match check(engine, request).await {
+            Ok(checked) => {
+                accepted.push(checked);
+                answers.push(None);
+            }
+            Err(refused) => answers.push(Some(Err(refused))),
+        }
+    }
+    let mut stored = send(engine, accepted).await.into_iter();
+    answers.into_iter().filter_map(|answer| answer.or_else(|| stored.next())).collect()
 }
 
 async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
@@ -76,7 +103,49 @@ async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
     Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key })
 }
 
-async fn send(engine: &Arc<Inner>, Checked { registered, mut step, key }: Checked<'_>) -> Sent {
+async fn send_one(engine: &Arc<Inner>, checked: Checked<'_>) -> Result<Submitted> {
+    send(engine, vec![checked])
+        .await
+        .pop()
+        .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the engine gave no answer").during("submit task")))
+}
+
+/// Queues the inserts as one request to the writer and waits for their commit.
+async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Submitted>> {
+    let mut tasks = Vec::with_capacity(checked.len());
+    let mut writes = Vec::with_capacity(checked.len());
+    for one in checked {
+        let (write, then) = prepare(engine, one).await;
+        tasks.push(Prepared { task: Arc::clone(write.task()), then });
+        writes.push(write);
+    }
+    let answer = engine.writer.send(writes).await;
+    let mut owner = false;
+    for Prepared { then, .. } in &mut tasks {
+        match std::mem::replace(then, Then::Gone) {
+            // Only now: its own writes must come after its insert.
+            Then::GoOn(execution, entered) => drop(tokio::spawn(execution.run(entered))),
+            other => {
+                owner |= matches!(other, Then::Run(..) | Then::Queue);
+                *then = other;
+            }
+        }
+    }
+    if !owner {
+        return finish(engine, tasks, answer.outcomes().await).await;
+    }
+    // A submitter may go away; what follows the commit must not go with it.
+    let (done, submitted) = oneshot::channel();
+    let owned = Arc::clone(engine);
+    tokio::spawn(async move {
+        let outcomes = answer.outcomes().await;
+        let _ = done.send(finish(&owned, tasks, outcomes).await);
+    });
+    submitted.await.unwrap_or_default()
+}
+
+/// Gives the task a slot if there is one, and lets an agent without effects run until it first waits.
+async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key }: Checked<'_>) -> (TaskWrite, Then) {
     if let Some(deadline) = step.task.deadline {
         engine.due(deadline);
     }
@@ -86,57 +155,47 @@ async fn send(engine: &Arc<Inner>, Checked { registered, mut step, key }: Checke
     let overdue = step.task.deadline.is_some_and(|deadline| deadline <= now);
     let claimed = permit.filter(|_| !overdue && step.apply(Command::Claim { node: engine.node.clone() }, now).is_ok());
     let Some(permit) = claimed else {
-        let task = Arc::new(step.task);
-        let write = TaskWrite::Insert { task: Arc::clone(&task), events: step.events, key };
-        return Sent { task, answer: engine.writer.send(write).await, ended: None, queued: true };
+        return (TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key }, Then::Queue);
     };
     // A repeated key would run the agent for nothing, so a keyed task waits for its insert.
     let early = registered.agent.descriptor().effects == Effects::None && key.is_none();
-    let mut execution = Execution::fresh(engine, registered, step, key, permit);
+    let mut execution = Box::new(Execution::fresh(engine, registered, step, key, permit));
     if early && let Some(outcome) = execution.begin().await {
         execution.conclude(outcome);
-        let write = execution.take_write();
-        let task = Arc::clone(write.task());
-        return Sent { task, answer: engine.writer.send(write).await, ended: Some(execution), queued: false };
+        return (execution.take_write(), Then::Conclude(execution));
     }
     let entered = execution.enter();
     let write = execution.take_write();
-    let task = Arc::clone(write.task());
-    let insert = engine.writer.send(write).await;
-    let answer = if early {
-        tokio::spawn(execution.run(entered));
-        insert
-    } else {
-        let (submitter, answer) = oneshot::channel();
-        tokio::spawn(execution.run_after(entered, insert, submitter));
-        answer
-    };
-    Sent { task, answer, ended: None, queued: false }
+    (write, if early { Then::GoOn(execution, entered) } else { Then::Run(execution, entered) })
 }
 
-impl Sent {
-    /// Waits for the commit.
-    pub(crate) async fn committed(self, engine: &Inner) -> Result<Submitted> {
-        let Self { task, answer, ended, queued } = self;
-        match answered(answer).await? {
-            WriteOutcome::Applied => {
-                if queued {
-                    engine.queued();
-                }
-                if let Some(mut execution) = ended {
-                    execution.after_end().await;
+/// What follows the commit, and the answers.
+async fn finish(engine: &Inner, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec<Result<Submitted>> {
+    let mut answers = Vec::with_capacity(tasks.len());
+    for (Prepared { task, then }, outcome) in tasks.into_iter().zip(outcomes) {
+        answers.push(match outcome {
+            Ok(WriteOutcome::Applied) => {
+                match then {
+                    Then::Conclude(mut execution) => execution.after_end().await,
+                    Then::GoOn(execution, entered) | Then::Run(execution, entered) => {
+                        drop(tokio::spawn(execution.run(entered)));
+                    }
+                    Then::Gone => {}
+                    Then::Queue => engine.queued(),
                 }
                 Ok(Submitted { task, replayed: false })
             }
-            WriteOutcome::Replayed(first) => Ok(Submitted { task: Arc::new(*first), replayed: true }),
-            WriteOutcome::KeyConflict => {
+            Ok(WriteOutcome::Replayed(first)) => Ok(Submitted { task: Arc::new(*first), replayed: true }),
+            Ok(WriteOutcome::KeyConflict) => {
                 Err(Error::new(ErrorKind::Conflict, "the idempotency key was used for another request")
                     .with_code("idempotency_conflict")
                     .during("submit task"))
             }
-            WriteOutcome::Stale => {
+            Ok(WriteOutcome::Stale) => {
                 Err(Error::new(ErrorKind::Internal, "the new task's id is taken").during("submit task"))
             }
-        }
+            Err(error) => Err(error),
+        });
     }
+    answers
 }

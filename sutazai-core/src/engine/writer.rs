@@ -18,18 +18,21 @@ use crate::{
     task::{Revision, TaskId},
 };
 
-/// Writes that may wait for the commit under way; beyond it, callers wait.
-const QUEUE: usize = 8_192;
+/// Requests that may wait for the commit under way; beyond it, callers wait.
+const QUEUE: usize = 4_096;
 
-/// Writes in one commit at most: bounds what a commit takes, in time and memory.
+/// A commit takes no more requests once it holds so many writes: bounds what a commit takes, in time and memory.
 const GROUP: usize = 2_048;
 
 /// How often the revisions are read again after a commit whose outcome is unknown.
 const REREADS: u32 = 5;
 
+/// What became of the writes of one request, in order.
+pub(crate) type Outcomes = Vec<Result<WriteOutcome>>;
+
 struct Pending {
-    write: TaskWrite,
-    done: oneshot::Sender<Result<WriteOutcome>>,
+    writes: Vec<TaskWrite>,
+    done: oneshot::Sender<Outcomes>,
 }
 
 /// The way to the store for every write of the engine. Cheap to clone; callers hold clones, the engine owns the service.
@@ -54,25 +57,38 @@ impl Writer {
         (Self { queue }, tokio::spawn(serve(store, pending, committed, end)))
     }
 
-    /// Queues a write; the answer comes after its commit.
-    pub(crate) async fn send(&self, write: TaskWrite) -> oneshot::Receiver<Result<WriteOutcome>> {
-        let (done, answer) = oneshot::channel();
+    /// Queues writes that belong into one commit; the answer comes after it.
+    pub(crate) async fn send(&self, writes: Vec<TaskWrite>) -> Answer {
+        let (count, (done, outcomes)) = (writes.len(), oneshot::channel());
         // A closed queue drops `done`, and the caller learns it from the answer.
-        let _ = self.queue.send(Pending { write, done }).await;
-        answer
+        let _ = self.queue.send(Pending { writes, done }).await;
+        Answer { count, outcomes }
     }
 
     /// Stores a write and waits for the commit.
     pub(crate) async fn write(&self, write: TaskWrite) -> Result<WriteOutcome> {
-        answered(self.send(write).await).await
+        self.send(vec![write]).await.outcomes().await.pop().unwrap_or_else(|| Err(shut_down()))
     }
 }
 
-/// Waits for the answer to a queued write.
-pub(crate) async fn answered(answer: oneshot::Receiver<Result<WriteOutcome>>) -> Result<WriteOutcome> {
-    answer.await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down"))
-    })
+/// The answer to queued writes, to come.
+pub(crate) struct Answer {
+    count: usize,
+    outcomes: oneshot::Receiver<Outcomes>,
+}
+
+impl Answer {
+    /// Waits for the commit; one outcome a write.
+    pub(crate) async fn outcomes(self) -> Outcomes {
+        match self.outcomes.await {
+            Ok(outcomes) => outcomes,
+            Err(_) => (0..self.count).map(|_| Err(shut_down())).collect(),
+        }
+    }
+}
+
+fn shut_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down")
 }
 
 async fn serve(
@@ -81,41 +97,43 @@ async fn serve(
     committed: impl Committed,
     end: Arc<Notify>,
 ) {
-    let (mut group, mut writes, mut callers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut writes, mut callers) = (Vec::new(), Vec::new());
     loop {
-        let received = tokio::select! {
-            received = pending.recv_many(&mut group, GROUP) => received,
+        let first = tokio::select! {
+            first = pending.recv() => first,
             () = end.notified() => {
                 pending.close();
                 continue;
             }
         };
-        if received == 0 {
-            return;
+        let Some(first) = first else { return };
+        let mut next = Some(first);
+        while let Some(mut request) = next {
+            callers.push((request.writes.len(), request.done));
+            writes.append(&mut request.writes);
+            next = if writes.len() < GROUP { pending.try_recv().ok() } else { None };
         }
-        for Pending { write, done } in group.drain(..) {
-            writes.push(write);
-            callers.push(done);
-        }
-        let outcomes = match store.write(&writes).await {
+        let mut outcomes = match store.write(&writes).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => after_unknown_outcome(&*store, &writes, &error).await,
-        };
-        for ((write, done), outcome) in writes.drain(..).zip(callers.drain(..)).zip(outcomes) {
-            if matches!(outcome, Ok(WriteOutcome::Applied)) {
-                committed.committed(&write);
+        }
+        .into_iter();
+        let mut stored = writes.drain(..);
+        for (count, done) in callers.drain(..) {
+            let mut answer = Vec::with_capacity(count);
+            for (write, outcome) in stored.by_ref().zip(outcomes.by_ref()).take(count) {
+                if matches!(outcome, Ok(WriteOutcome::Applied)) {
+                    committed.committed(&write);
+                }
+                answer.push(outcome);
             }
-            let _ = done.send(outcome); // a caller may have gone; the write stands all the same
+            let _ = done.send(answer); // a caller may have gone; the writes stand all the same
         }
     }
 }
 
 /// Finds out by their revisions which writes of a failed commit were stored all the same.
-async fn after_unknown_outcome(
-    store: &dyn TaskStore,
-    writes: &[TaskWrite],
-    error: &Error,
-) -> Vec<Result<WriteOutcome>> {
+async fn after_unknown_outcome(store: &dyn TaskStore, writes: &[TaskWrite], error: &Error) -> Outcomes {
     tracing::warn!(error = %error.report(), writes = writes.len(), "a commit failed; reading revisions again");
     // A commit is all or nothing, so the last revision of each task in the group tells for all its writes.
     let last: HashMap<TaskId, Revision> = writes.iter().map(|write| (write.task().id, write.task().revision)).collect();
