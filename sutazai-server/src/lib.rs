@@ -1,1 +1,11 @@
 #![doc = include_str!("../README.md")]
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod dev_agents;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod node;
+pub mod process;

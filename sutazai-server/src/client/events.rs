@@ -1,0 +1,133 @@
+//! Following a task: server-sent events, taken up again where a connection broke.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, TryStreamExt, future};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::{
+    codec::{FramedRead, LinesCodec},
+    io::StreamReader,
+};
+
+use super::{Client, segment};
+use crate::process::{Exit, Failure};
+
+/// How long a server may stay away before following it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest event: a server's largest payload is below it.
+const LONGEST_LINE: usize = 32 << 20;
+
+/// One event of a task.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TaskEvent {
+    /// Its number within the task.
+    pub seq: u64,
+    /// What happened, such as `task.running`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When.
+    pub at: String,
+    /// The details of its kind.
+    pub data: Value,
+    /// The whole document as it came.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl TaskEvent {
+    /// Whether nothing follows it.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.kind.as_str(), "task.completed" | "task.failed" | "task.cancelled" | "task.discarded")
+    }
+}
+
+impl Client {
+    /// Hands each event of a task to `each`, from the first to the last. A server that goes away has 30 s to come back.
+    pub async fn follow(
+        &self,
+        id: &str,
+        mut each: impl FnMut(&TaskEvent) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (mut last, mut since, mut pause) = (0, None, Duration::from_millis(100));
+        loop {
+            match self.events(id, last).await {
+                Ok(events) => {
+                    let mut events = std::pin::pin!(events);
+                    while let Some(event) = events.next().await {
+                        // Anything that is no event, such as a cut connection, is answered by asking again.
+                        let Ok(event) = event else { break };
+                        (last, since, pause) = (event.seq, None, Duration::from_millis(100));
+                        each(&event)?;
+                        if event.is_terminal() {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(failure) if failure.exit() != Exit::Unreachable || last == 0 => return Err(failure),
+                Err(failure) if since.is_some_and(|at: Instant| at.elapsed() > PATIENCE) => return Err(failure),
+                Err(_) => {}
+            }
+            since.get_or_insert_with(Instant::now);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// The events after number `after` that one connection gives.
+    async fn events(
+        &self,
+        id: &str,
+        after: u64,
+    ) -> Result<impl Stream<Item = Result<TaskEvent, std::io::Error>> + use<>, Failure> {
+        let request = self.request(Method::GET, &format!("/api/v1/tasks/{}/events", segment(id)));
+        let answer = self.checked(request.header("last-event-id", after).send().await).await?;
+        let bytes = StreamReader::new(answer.bytes_stream().map_err(std::io::Error::other));
+        let lines =
+            FramedRead::new(bytes, LinesCodec::new_with_max_length(LONGEST_LINE)).map_err(std::io::Error::other);
+        Ok(documents(lines).and_then(|text| future::ready(read(text))))
+    }
+}
+
+fn read(text: String) -> Result<TaskEvent, std::io::Error> {
+    let event: TaskEvent = serde_json::from_str(&text).map_err(std::io::Error::other)?;
+    Ok(TaskEvent { text, ..event })
+}
+
+/// The `data` of each event (WHATWG HTML, § 9.2.6); names and numbers stand in our documents too.
+fn documents<E>(lines: impl Stream<Item = Result<String, E>>) -> impl Stream<Item = Result<String, E>> {
+    let folded = lines.scan(None::<String>, |data, line| {
+        let done = match line {
+            Err(error) => Some(Err(error)),
+            Ok(line) if line.is_empty() => data.take().map(Ok),
+            Ok(line) => {
+                if let Some(more) = line.strip_prefix("data:") {
+                    let more = more.strip_prefix(' ').unwrap_or(more);
+                    *data = Some(data.take().map_or_else(|| more.to_owned(), |text| text + "\n" + more));
+                }
+                None
+            }
+        };
+        future::ready(Some(done))
+    });
+    folded.filter_map(future::ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_are_read_and_comments_passed_over() {
+        let text =
+            ": hello\n\nid: 1\nevent: task.created\ndata: {\"a\":\ndata:1}\n\nretry: 5\n\n:\ndata: 2\n\ndata: cut off";
+        let lines = stream::iter(text.lines().map(|line| Ok::<_, std::io::Error>(line.to_owned())));
+        let found: Vec<_> = documents(lines).try_collect().await.unwrap();
+        assert_eq!(found, ["{\"a\":\n1}", "2"]);
+    }
+}

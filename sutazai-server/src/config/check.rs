@@ -1,0 +1,89 @@
+//! Turns what people write into typed values, or says what is allowed instead.
+
+use std::net::ToSocketAddrs;
+
+use config::ValueKind;
+
+use super::keys::Kind;
+
+/// What became of a value.
+#[derive(Debug, PartialEq)]
+pub(super) enum Checked {
+    /// It is good.
+    Value(ValueKind),
+    /// It is wrong: this is what is allowed.
+    Allowed(String),
+    /// It names something of the plans that does not exist yet.
+    NotBuilt(String),
+}
+
+/// Reads `text` as a value of `kind`.
+pub(super) fn check(kind: Kind, text: &str) -> Checked {
+    use Checked::{Allowed, NotBuilt, Value};
+    let allowed = |what: &str| Allowed(what.to_owned());
+    match kind {
+        Kind::Text | Kind::Path => Value(text.into()),
+        Kind::Flag => match text {
+            "true" | "1" => Value(true.into()),
+            "false" | "0" => Value(false.into()),
+            _ => allowed("true or false"),
+        },
+        Kind::Integer(least, most) => match text.parse::<i64>() {
+            Ok(number) if (least..=most).contains(&number) => Value(number.into()),
+            _ => Allowed(format!("a whole number from {least} to {most}")),
+        },
+        Kind::Number(least, most) => match text.parse::<f64>() {
+            Ok(number) if (least..=most).contains(&number) => Value(number.into()),
+            _ => Allowed(format!("a number from {least} to {most}")),
+        },
+        Kind::Address => match text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()) {
+            Some(address) => Value(address.to_string().into()),
+            None => allowed("HOST:PORT, such as 127.0.0.1:10010"),
+        },
+        Kind::Url => match reqwest::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+                Value(url.as_str().trim_end_matches('/').into())
+            }
+            _ => allowed("a URL, such as http://127.0.0.1:10010"),
+        },
+        Kind::Filter if is_filter(text) => Value(text.into()),
+        Kind::Filter => allowed("error, warn, info, debug, trace or off, or pairs such as sutazai_server=debug,warn"),
+        Kind::Choice(built, planned) => match text.to_lowercase() {
+            name if built.contains(&name.as_str()) => Value(name.into()),
+            name if planned.contains(&name.as_str()) => NotBuilt(name),
+            _ => Allowed(built.join(" or ")),
+        },
+        Kind::Store => match text {
+            "sqlite" => Value(text.into()),
+            _ if text.starts_with("postgres://") || text.starts_with("postgresql://") => NotBuilt("PostgreSQL".into()),
+            _ => allowed("sqlite"),
+        },
+        Kind::NotBuilt => Value(text.into()),
+    }
+}
+
+/// The filter's own grammar takes any word for a target; here a word alone must be a level.
+fn is_filter(text: &str) -> bool {
+    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    let words = text.split(',').filter(|part| !part.contains(['=', '[']));
+    text.parse::<EnvFilter>().is_ok() && words.map(str::parse::<LevelFilter>).all(|level| level.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_typed_and_bad_ones_say_what_is_allowed() {
+        assert_eq!(check(Kind::Integer(1, 9), "9"), Checked::Value(ValueKind::I64(9)));
+        assert_eq!(check(Kind::Integer(1, 9), "10"), Checked::Allowed("a whole number from 1 to 9".into()));
+        assert_eq!(check(Kind::Number(0.0, 2.0), "nan"), Checked::Allowed("a number from 0 to 2".into()));
+        assert_eq!(check(Kind::Url, "http://localhost:1/"), Checked::Value("http://localhost:1".into()));
+        assert!(matches!(check(Kind::Url, "localhost:1"), Checked::Allowed(_)));
+        assert!(matches!(check(Kind::Address, "127.0.0.1:99999"), Checked::Allowed(_)));
+        assert_eq!(check(Kind::Store, "postgres://u:p@h/d"), Checked::NotBuilt("PostgreSQL".into()));
+        assert_eq!(check(Kind::Choice(&["memory"], &["qdrant"]), "Qdrant"), Checked::NotBuilt("qdrant".into()));
+        assert!(matches!(check(Kind::Filter, "loud"), Checked::Allowed(_)));
+        assert!(matches!(check(Kind::Filter, "sutazai_server=debug,WARN"), Checked::Value(_)));
+    }
+}

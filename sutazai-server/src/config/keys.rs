@@ -1,0 +1,176 @@
+//! The one table of settings: key, variable and flag of each follow from its name.
+
+/// One setting. Its key in the file is `name`, its variable `SUTAZAI_` and the name in capitals, its flag `--` and the name with dashes.
+#[derive(Debug)]
+pub struct Key {
+    /// `snake_case`.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its value when nobody gives one; empty for none, or for one that depends on the machine.
+    pub default: &'static str,
+    /// Which commands take its flag.
+    pub group: Group,
+    /// A variable that the users' documents give for it.
+    pub alias: Option<Alias>,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+/// A variable of another name that sets a key; `SUTAZAI_*` wins over it.
+#[derive(Debug)]
+pub struct Alias {
+    /// The variable.
+    pub variable: &'static str,
+    /// How its value becomes the key's: `{}` stands for it.
+    pub template: &'static str,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A path.
+    Path,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number in this range.
+    Integer(i64, i64),
+    /// A number in this range.
+    Number(f64, f64),
+    /// `HOST:PORT`.
+    Address,
+    /// An `http` or `https` URL.
+    Url,
+    /// A filter of log lines: a level, or `target=level` pairs.
+    Filter,
+    /// The built ones of these names, and the ones that are named in the plans but do not exist yet.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// The name of the embedded store, or the URL of one that does not exist yet; may hold a password.
+    Store,
+    /// A setting of a part that does not exist yet: reported and ignored. It may hold a secret.
+    NotBuilt,
+}
+
+/// Which commands take a key's flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// All.
+    Everywhere,
+    /// Those that run models: `serve`, `quickstart`, `ask`, `search`.
+    Models,
+    /// Those that read documents: `quickstart`, `ask`, `search`.
+    Documents,
+    /// Those that serve: `serve`, `quickstart`.
+    Serving,
+    /// None: there is only a variable and a key, since nothing reads it yet.
+    Nowhere,
+}
+
+impl Group {
+    /// Whether the command called `command` takes flags of this group.
+    #[must_use]
+    pub fn fits(self, command: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Models => matches!(command, "serve" | "quickstart" | "ask" | "search" | "config"),
+            Self::Documents => matches!(command, "quickstart" | "ask" | "search" | "config"),
+            Self::Serving => matches!(command, "serve" | "quickstart" | "config"),
+            Self::Nowhere => false,
+        }
+    }
+}
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind, default: &'static str, group: Group, help: &'static str) -> Self {
+        Self { name, kind, default, group, alias: None, help }
+    }
+
+    const fn not_built(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, Kind::NotBuilt, "", Group::Nowhere, help)
+    }
+
+    const fn also(mut self, variable: &'static str) -> Self {
+        self.alias = Some(Alias { variable, template: "{}" });
+        self
+    }
+
+    const fn also_as(mut self, variable: &'static str, template: &'static str) -> Self {
+        self.alias = Some(Alias { variable, template });
+        self
+    }
+
+    /// Its variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase())
+    }
+
+    /// Its flag, without the dashes before it.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Whether its value may hold a secret.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Store | Kind::NotBuilt)
+    }
+}
+
+/// What all our variables begin with.
+pub const PREFIX: &str = "SUTAZAI_";
+
+use Group::{Documents, Everywhere, Models, Serving};
+use Kind::{Address, Choice, Filter, Flag, Integer, Number, Path, Store, Text, Url};
+
+/// Every setting there is.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    // name, kind, default, group, help
+    Key::new("config", Path, "", Everywhere, "A TOML file with settings"),
+    Key::new("data_dir", Path, "", Everywhere, "Where tasks and indexes live"),
+    Key::new("models_dir", Path, "", Everywhere, "Where model files live"),
+    Key::new("server", Url, "http://127.0.0.1:10010", Everywhere, "The server to talk to"),
+    Key::new("json", Flag, "false", Everywhere, "Print JSON, and nothing else, on stdout"),
+    Key::new("log_level", Filter, "", Everywhere, "What to log: error, warn, info, debug, trace, or target=level pairs").also("LOG_LEVEL"),
+
+    Key::new("listen", Address, "127.0.0.1:10010", Serving, "The address to serve on; port 0 is any free one").also_as("AGENT_PORT", "127.0.0.1:{}"),
+    Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite").also("PG_DSN"),
+    Key::new("max_running", Integer(1, 1_000_000), "512", Serving, "Tasks that run at once").also("AGENT_MAX_WORKERS"),
+    Key::new("worker_threads", Integer(0, 1_024), "0", Serving, "Threads that serve; 0 is one for each core"),
+    Key::new("drain_ms", Integer(0, 30_000), "30000", Serving, "How long running tasks may go on after SIGTERM"),
+    Key::new("dev_agents", Flag, "false", Serving, "Add the dev.* agents for smoke and load tests"),
+    Key::new("agent_name", Text, "", Serving, "What this server calls itself in its log").also("AGENT_NAME"),
+    Key::new("prometheus_namespace", Text, "sutazai", Serving, "What the names of metrics begin with").also("PROMETHEUS_NAMESPACE"),
+    Key::new("vector_provider", Choice(&["usearch", "memory"], &["qdrant", "chroma", "chromadb", "faiss", "pgvector", "neo4j"]), "usearch", Models,
+        "The vector index: usearch (on disk) or memory").also("VECTOR_PROVIDER"),
+
+    Key::new("ollama_base_url", Url, "", Models, "An Ollama server; unset, ports 11434 and 10104 of this machine are tried").also("OLLAMA_BASE_URL"),
+    Key::new("model_id", Text, "tinyllama", Models, "The chat model, where an Ollama server holds it; an embedded one otherwise").also("MODEL_ID"),
+    Key::new("temperature", Number(0.0, 2.0), "", Models, "Sampling temperature of chats; 0 is greedy").also("TEMPERATURE"),
+    Key::new("max_tokens", Integer(1, 1_000_000), "", Models, "Tokens of an answer at most").also("MAX_TOKENS"),
+
+    Key::new("docs", Path, "docs", Documents, "A file or folder of documents"),
+
+    Key::not_built("redis_url", "Redis, as a cache").also("REDIS_URL"),
+    Key::not_built("neo4j_uri", "Neo4j, as a graph").also("NEO4J_URI"),
+    Key::not_built("queue_max", "a limit of queued tasks"),
+    Key::not_built("lease_ms", "leases between servers"),
+    Key::not_built("webhook_secret", "webhooks"),
+    Key::not_built("webhook_allow_private", "webhooks"),
+];
+
+/// The key called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name nearest to `name`, if one is near enough to be what was meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    scored.min().filter(|(distance, known)| *distance <= (known.len() / 3).max(2)).map(|(_, known)| known)
+}

@@ -1,0 +1,247 @@
+//! Lays the sources over one another and checks what comes out.
+
+use std::{collections::BTreeMap, path::Path};
+
+use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
+use etcetera::BaseStrategy;
+
+use super::{
+    Settings,
+    check::{Checked, check},
+    keys::{KEYS, Key, Kind, PREFIX, find, nearest},
+};
+use crate::process::Failure;
+
+/// The settings, where each came from, and what people should know about them.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The settings.
+    pub settings: Settings,
+    /// Each key that has a value, in the table's order.
+    pub entries: Vec<Entry>,
+    /// Names that nothing reads.
+    pub notes: Vec<Note>,
+}
+
+impl Configuration {
+    /// Whether somebody gave a value for the key called `name`.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.name == name && entry.origin != DEFAULT)
+    }
+}
+
+/// A key's value and where it came from.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: &'static Key,
+    /// Its value, masked where it may hold a secret.
+    pub shown: String,
+    /// `default`, a file, a variable or a flag.
+    pub origin: String,
+}
+
+/// Something given that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It belongs to a part that does not exist yet.
+    NotBuilt {
+        /// The name that was used.
+        name: String,
+        /// The part.
+        part: String,
+    },
+    /// Nothing is called so.
+    Unknown {
+        /// The name that was used.
+        name: String,
+        /// Where it was used.
+        origin: String,
+        /// The known name nearest to it.
+        nearest: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotBuilt { name, part } => write!(f, "{name} is ignored: {part} is not built yet"),
+            Self::Unknown { name, origin, nearest: Some(nearest) } => {
+                write!(f, "{name} ({origin}) is unknown; did you mean {nearest}?")
+            }
+            Self::Unknown { name, origin, nearest: None } => write!(f, "{name} ({origin}) is unknown"),
+        }
+    }
+}
+
+const DEFAULT: &str = "default";
+const ENVIRONMENT: &str = "environment";
+
+/// Values of one origin, by key.
+#[derive(Clone, Debug, Default)]
+struct Layer(Map<String, Value>);
+
+impl Layer {
+    fn put(&mut self, key: &Key, text: impl Into<String>, origin: String) {
+        self.0.insert(key.name.to_owned(), Value::new(Some(&origin), ValueKind::String(text.into())));
+    }
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Reads the settings. `flags` are keys with what the command line gave; `environment` is the process's.
+pub fn load(
+    flags: &[(&'static Key, String)],
+    environment: &BTreeMap<String, String>,
+) -> Result<Configuration, Failure> {
+    let mut notes = Vec::new();
+    let given = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+
+    let (mut defaults, mut aliases, mut variables, mut options) = <(Layer, Layer, Layer, Layer)>::default();
+    for key in KEYS {
+        if let Some(value) = default_of(key) {
+            defaults.put(key, value, DEFAULT.into());
+        }
+        if let Some((alias, value)) = key.alias.as_ref().and_then(|alias| Some((alias, given(alias.variable)?))) {
+            let value = alias.template.replace("{}", value);
+            match check(key.kind, &value) {
+                // These variables may be set for other programs: what we cannot serve is no fault of this start.
+                Checked::NotBuilt(part) => notes.push(Note::NotBuilt { name: alias.variable.into(), part }),
+                _ => aliases.put(key, value, format!("{ENVIRONMENT} {}", alias.variable)),
+            }
+        }
+        let variable = key.variable();
+        if let Some(value) = given(&variable) {
+            variables.put(key, value, format!("{ENVIRONMENT} {variable}"));
+        }
+    }
+    for (key, value) in flags {
+        options.put(key, value, format!("flag --{}", key.flag()));
+    }
+    let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+    for name in environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(name)) {
+        let nearest = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+        notes.push(Note::Unknown { name: name.clone(), origin: ENVIRONMENT.into(), nearest });
+    }
+
+    let path = |layer: &Layer| layer.0.get("config").and_then(|value| value.clone().into_string().ok());
+    let mut builder = Config::builder().add_source(defaults);
+    if let Some(path) = path(&options).or_else(|| path(&variables)) {
+        if !Path::new(&path).is_file() {
+            return Err(Failure::usage(format!("config: found {path}, which is no file"))
+                .hint("name a TOML file with --config or SUTAZAI_CONFIG"));
+        }
+        builder = builder.add_source(File::new(&path, FileFormat::Toml));
+    }
+    let config = builder.add_source(aliases).add_source(variables).add_source(options).build();
+    let config = config.map_err(|error| {
+        Failure::usage(one_line(&error.to_string())).hint("the file given with --config must be TOML: key = value")
+    })?;
+    let table = config.cache.into_table().unwrap_or_default();
+    typed(table, notes)
+}
+
+/// Checks every value, names all that are wrong, and makes the settings of them.
+fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configuration, Failure> {
+    let (mut entries, mut faults, mut values) = (Vec::new(), Vec::new(), Map::new());
+    for key in KEYS {
+        let Some(value) = table.remove(key.name) else { continue };
+        let origin = value.origin().unwrap_or(DEFAULT).to_owned();
+        let Ok(text) = value.into_string() else {
+            faults.push(format!("{}: found a table or a list (from {origin}); allowed is one value", key.name));
+            continue;
+        };
+        if key.kind == Kind::NotBuilt {
+            let name = origin.strip_prefix(ENVIRONMENT).map_or(key.name, str::trim).to_owned();
+            notes.push(Note::NotBuilt { name, part: key.help.into() });
+            continue;
+        }
+        let shown = masked(key, &text);
+        match check(key.kind, &text) {
+            Checked::Value(kind) => {
+                values.insert(key.name.to_owned(), Value::new(Some(&origin), kind));
+                entries.push(Entry { key, shown, origin });
+            }
+            Checked::Allowed(what) => {
+                faults.push(format!("{}: found {shown:?} (from {origin}); allowed is {what}", key.name));
+            }
+            Checked::NotBuilt(part) => {
+                let default = key.default;
+                faults.push(format!(
+                    "{}: found {shown:?} (from {origin}); {part} is not built yet, allowed is {default}",
+                    key.name
+                ));
+            }
+        }
+    }
+    for (name, value) in table {
+        let origin = value.origin().unwrap_or_default().to_owned();
+        let nearest = nearest(&name, KEYS.iter().map(|key| key.name)).map(str::to_owned);
+        notes.push(Note::Unknown { name, origin, nearest });
+    }
+    if !faults.is_empty() {
+        return Err(
+            Failure::usage(faults.join("; ")).hint("`sutazai-server config print` shows every value and its origin")
+        );
+    }
+    let settings = Value::new(None, ValueKind::Table(values)).try_deserialize();
+    let settings = settings.map_err(|error| {
+        let hint = "without a home directory, set SUTAZAI_DATA_DIR and SUTAZAI_MODELS_DIR";
+        Failure::usage(one_line(&error.to_string())).hint(hint)
+    })?;
+    Ok(Configuration { settings, entries, notes })
+}
+
+/// The value of a key that nobody gave one for.
+fn default_of(key: &Key) -> Option<String> {
+    let strategy = || etcetera::choose_base_strategy().ok();
+    let path = match key.name {
+        "data_dir" => strategy()?.data_dir().join("sutazai"),
+        "models_dir" => strategy()?.cache_dir().join("sutazai").join("models"),
+        _ => return Some(key.default.to_owned()).filter(|text| !text.is_empty()),
+    };
+    path.to_str().map(str::to_owned)
+}
+
+/// The value as it may be shown: nothing of a secret, no password of a URL.
+fn masked(key: &Key, text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, _)) if key.is_secret() => format!("{scheme}://***"),
+        None if key.is_secret() && key.default != text => "***".into(),
+        Some((scheme, rest)) => match rest.split_once('@') {
+            Some((_, host)) => format!("{scheme}://***@{host}"),
+            None => text.into(),
+        },
+        None => text.into(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The environment as text; names and values that are not text are none of ours.
+#[must_use]
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The flag's key and value, for callers that know the key by name.
+#[must_use]
+pub fn flag(name: &str, value: impl Into<String>) -> Option<(&'static Key, String)> {
+    find(name).map(|key| (key, value.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! What people write, and what they are told.
+
+use std::io::Write;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn with(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Configuration, Failure> {
+    let flags: Vec<_> = flags.iter().filter_map(|(name, value)| flag(name, *value)).collect();
+    let mut environment: BTreeMap<_, _> = variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    environment.insert("HOME".into(), "/home/someone".into());
+    load(&flags, &environment)
+}
+
+fn origin<'a>(configuration: &'a Configuration, name: &str) -> &'a str {
+    &configuration.entries.iter().find(|entry| entry.key.name == name).unwrap().origin
+}
+
+#[test]
+fn flags_beat_variables_beat_users_names_beat_the_file_beat_defaults() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    writeln!(file, "max_running = 1\nmodel_id = \"file\"\ndrain_ms = 7\nlisten = \"127.0.0.1:1\"").unwrap();
+    let path = file.path().to_str().unwrap();
+    let variables = [
+        ("SUTAZAI_CONFIG", path),
+        ("AGENT_MAX_WORKERS", "2"),
+        ("MODEL_ID", "theirs"),
+        ("SUTAZAI_MODEL_ID", "ours"),
+        ("AGENT_PORT", "4"),
+        ("SUTAZAI_MAX_TOKENS", ""),
+    ];
+    let found = with(&[("listen", "127.0.0.1:5")], &variables).unwrap();
+    let settings = &found.settings;
+    assert_eq!((settings.listen.port(), settings.max_running, settings.drain_ms), (5, 2, 7));
+    assert_eq!((settings.model_id.as_str(), settings.max_tokens), ("ours", None));
+    assert_eq!(settings.store.expose_secret(), "sqlite");
+    assert_eq!(origin(&found, "listen"), "flag --listen");
+    assert_eq!(origin(&found, "max_running"), "environment AGENT_MAX_WORKERS");
+    assert!(origin(&found, "drain_ms").ends_with(".toml"));
+    assert_eq!(origin(&found, "store"), DEFAULT);
+    assert!(found.is_given("listen") && !found.is_given("server"));
+    assert_eq!(found.notes, []);
+}
+
+#[test]
+fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
+    let values = [("log_level", "warn"), ("agent_name", "a"), ("temperature", "1"), ("max_tokens", "1")];
+    let found = with(&values, &[("OLLAMA_BASE_URL", "http://h:1")]).unwrap();
+    let built: Vec<_> = KEYS.iter().filter(|key| key.kind != Kind::NotBuilt && key.name != "config").collect();
+    assert_eq!(found.entries.len(), built.len());
+    let mut names: Vec<_> = KEYS
+        .iter()
+        .flat_map(|key| [key.variable(), key.alias.as_ref().map_or(key.flag(), |a| a.variable.into())])
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), KEYS.len() * 2);
+}
+
+#[test]
+fn a_bad_value_names_field_origin_and_what_is_allowed() {
+    let error =
+        with(&[("max_running", "many")], &[("AGENT_PORT", "99999"), ("SUTAZAI_LOG_LEVEL", "verbose")]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains(r#"max_running: found "many" (from flag --max-running); allowed is a whole number from 1"#),
+        "{text}"
+    );
+    assert!(text.contains(r#"listen: found "127.0.0.1:99999" (from environment AGENT_PORT)"#), "{text}");
+    assert!(text.contains("log_level: found"), "{text}");
+}
+
+#[test]
+fn what_is_not_built_is_reported_and_ignored_unless_asked_for_by_our_own_name() {
+    let theirs = [
+        ("PG_DSN", "postgres://u:secret@h/d"),
+        ("REDIS_URL", "redis://h"),
+        ("VECTOR_PROVIDER", "qdrant"),
+        ("SUTAZAI_QUEUE_MAX", "5"),
+    ];
+    let found = with(&[], &theirs).unwrap();
+    let notes = found.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    for name in ["PG_DSN", "REDIS_URL", "VECTOR_PROVIDER", "SUTAZAI_QUEUE_MAX"] {
+        assert!(notes.contains(&format!("{name} is ignored")), "{notes}");
+    }
+    assert_eq!(found.settings.store.expose_secret(), "sqlite");
+    let text = with(&[], &[("SUTAZAI_STORE", "postgres://u:secret@h/d")]).unwrap_err().to_string();
+    assert!(text.contains("PostgreSQL is not built yet") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn unknown_names_are_reported_with_the_nearest_known_one() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    writeln!(file, "max_runing = 1").unwrap();
+    let found =
+        with(&[("config", file.path().to_str().unwrap())], &[("SUTAZAI_LISTN", "x"), ("SUTAZAI_QWERTZUIOP", "x")])
+            .unwrap();
+    let notes = found.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(notes.contains("did you mean max_running?"), "{notes}");
+    assert!(notes.contains("SUTAZAI_LISTN (environment) is unknown; did you mean SUTAZAI_LISTEN?"), "{notes}");
+    assert!(notes.contains("SUTAZAI_QWERTZUIOP (environment) is unknown"), "{notes}");
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    let key = find("ollama_base_url").unwrap();
+    assert_eq!(masked(key, "http://u:p@host:1"), "http://***@host:1");
+    assert_eq!(masked(find("store").unwrap(), "postgres://u:p@h/d"), "postgres://***");
+    assert_eq!(masked(find("store").unwrap(), "sqlite"), "sqlite");
+}

@@ -1,0 +1,52 @@
+//! Settings: defaults ← TOML file ← environment ← flags, each value with where it came from.
+
+mod check;
+mod keys;
+mod load;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use self::{
+    keys::{Alias, Group, KEYS, Key, Kind, PREFIX, find},
+    load::{Configuration, Entry, Note, environment, load},
+};
+
+/// Every setting with its type; the table in [`KEYS`] says what each means.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the table of keys documents each, for people and for programs")]
+pub struct Settings {
+    pub config: Option<PathBuf>,
+    pub data_dir: PathBuf,
+    pub models_dir: PathBuf,
+    pub server: String,
+    pub json: bool,
+    pub log_level: Option<String>,
+    pub listen: SocketAddr,
+    pub store: SecretString,
+    pub max_running: usize,
+    pub worker_threads: usize,
+    pub drain_ms: u64,
+    pub dev_agents: bool,
+    pub agent_name: Option<String>,
+    pub prometheus_namespace: String,
+    pub vector_provider: VectorProvider,
+    pub ollama_base_url: Option<String>,
+    pub model_id: String,
+    pub temperature: Option<f32>,
+    pub max_tokens: Option<u32>,
+    pub docs: PathBuf,
+}
+
+/// The vector index that is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorProvider {
+    /// On disk, beside the tasks.
+    Usearch,
+    /// In memory, gone with the process.
+    Memory,
+}

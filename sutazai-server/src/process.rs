@@ -1,0 +1,187 @@
+//! The process: how it ends, on which threads it works, and the signals that end it.
+
+use std::{fmt, io, process::ExitCode};
+
+use sutazai_core::{Error, ErrorKind};
+
+/// How a command ended; the numbers are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Done = 0,
+    /// The work failed.
+    Failed = 1,
+    /// It was asked for wrongly, or is configured wrongly.
+    Usage = 2,
+    /// The server can't be reached.
+    Unreachable = 3,
+    /// What was named does not exist.
+    NotFound = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what was asked: one clear line and, where there is one, a hint.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure that ends the process with `exit`.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Ends the process with another code: at start every fault counts as configuration.
+    #[must_use]
+    pub fn exits(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Nobody reads the output any more: nothing to say, nothing went wrong.
+    fn quiet() -> Self {
+        Self::new(Exit::Done, "")
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.message.is_empty()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        self.hint.as_deref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+/// What to do about errors of these codes.
+const HINTS: &[(&str, &str)] = &[
+    ("agent_not_found", "`sutazai-server agents list` shows the agents"),
+    ("model_not_found", "`sutazai-server models list` shows the models, `models pull NAME` gets one"),
+    ("task_not_found", "`sutazai-server tasks list` shows the tasks"),
+    ("store_version", "run the version that wrote this data directory, or name another one with --data-dir"),
+];
+
+/// The hint for an error of `code`.
+#[must_use]
+pub fn hint_for(code: &str) -> Option<&'static str> {
+    HINTS.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint)
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match error.kind() {
+            ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Invalid => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let faults = error.faults().iter().map(|fault| format!("; {}: {}", fault.path, fault.message));
+        let mut failure = Self::new(exit, error.report() + &faults.collect::<String>());
+        failure.hint = hint_for(error.code()).map(str::to_owned);
+        failure
+    }
+}
+
+/// Faults of writing the result.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::quiet(),
+            _ => Self::new(Exit::Failed, format!("cannot write the result: {error}")),
+        }
+    }
+}
+
+/// Starts the threads that async work runs on; 0 threads stands for one a core.
+pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    let built = builder.enable_all().build();
+    built.map_err(|error| {
+        Failure::usage(format!("cannot start threads: {error}")).hint("try a smaller --worker-threads")
+    })
+}
+
+/// The signals that ask a server to end.
+pub struct Stop {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    /// Takes over SIGTERM and SIGINT from now on.
+    pub fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let take = |kind| signal(kind).map_err(|error| Failure::usage(format!("cannot handle signals: {error}")));
+            Ok(Self { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one and returns its number.
+    pub async fn wait(&mut self) -> i32 {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+        #[cfg(not(unix))]
+        {
+            // Without a handler this never ends, and the system's own way of stopping a process stays.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_become_exit_codes_of_the_contract() {
+        let exit = |kind| Failure::from(Error::new(kind, "x")).exit() as u8;
+        assert_eq!([exit(ErrorKind::Internal), exit(ErrorKind::Invalid), exit(ErrorKind::NotFound)], [1, 2, 4]);
+        let broken = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(broken.is_quiet() && broken.exit() == Exit::Done);
+    }
+}
