@@ -1,3 +1,5 @@
 //! What the benches share.
 
 pub mod figures;
+pub mod server;
+pub mod stats;

@@ -1,0 +1,217 @@
+//! How many durable no-op tasks a second, and how long does one alone take? 200 bytes of JSON in and out.
+
+use std::{
+    error::Error,
+    fs::File,
+    io::{Seek, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use sutazai_benches::{
+    figures::Figure,
+    server::{Server, binary, directory},
+    stats::median,
+};
+use sutazai_core::{memory::MemoryTaskStore, prelude::*, store::TaskStore};
+use sutazai_store::SqliteStore;
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+const BENCH: &str = "durable_tasks";
+const CALLERS: usize = 64;
+const BATCH: usize = 100;
+const WARM_UP: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 5;
+const ALONE: usize = 2_000;
+
+#[tokio::main]
+async fn main() -> Fallible<()> {
+    // The engine is measured as in a server: from a worker of the runtime.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wants = |case: &str| wanted.is_empty() || wanted.iter().any(|word| word == case);
+    let figure = |case, value, unit| Figure::new(BENCH, case, value, unit);
+    let apalis = Apalis::run(&wanted).await?;
+
+    if wants("memory_64") {
+        let rate = throughput(MemoryTaskStore::new(), Effects::None).await?;
+        figure("memory_64", rate, "tasks/s").print();
+    }
+    for (case, effects) in [("sqlite_64", Effects::None), ("sqlite_64_effects", Effects::Idempotent)] {
+        if wants(case) {
+            let disk = directory()?;
+            let rate = throughput(SqliteStore::open(disk.path().join("tasks.db")).await?, effects).await?;
+            figure(case, rate, "tasks/s").against("apalis", apalis.tasks_per_s).print();
+        }
+    }
+    if wants("sqlite_alone_p50") {
+        let disk = directory()?;
+        let fsync = fsync(disk.path())?;
+        let alone = alone(SqliteStore::open(disk.path().join("tasks.db")).await?).await?;
+        let figure = figure("sqlite_alone_p50", alone, "ms").against("fsync", Some(fsync));
+        figure.against("apalis", apalis.p50_ms).print();
+    }
+    for (case, path, size) in [("http_64", "/api/v1/tasks", 1), ("http_64_batch100", "/api/v1/tasks/batch", BATCH)] {
+        if wants(case) {
+            match http(path, size).await {
+                Ok(rate) => figure(case, rate, "tasks/s").print(),
+                Err(reason) => skip(case, &*reason),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stderr, reason = "standard output is for figures")]
+fn skip(case: &str, reason: &dyn Error) {
+    eprintln!("{BENCH} {case}: left out: {reason}");
+}
+
+/// A JSON object of 200 bytes.
+fn input() -> String {
+    format!("{{\"text\":\"{}\"}}", "x".repeat(200 - "{\"text\":\"\"}".len()))
+}
+
+async fn engine(store: impl TaskStore, effects: Effects) -> Result<Orchestrator> {
+    let noop = agent_fn("noop", |_context, input: Payload| async move { Ok(input) });
+    Orchestrator::builder().agent(noop.describe(|agent| agent.effects(effects))).store(store).start().await
+}
+
+/// Tasks a second, submitted and waited for by 64 callers: the median of the rounds.
+async fn throughput(store: impl TaskStore, effects: Effects) -> Fallible<f64> {
+    let engine = engine(store, effects).await?;
+    let input = Payload::from_text(input())?;
+    let done = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (engine, input, done, over) = (engine.clone(), input.clone(), Arc::clone(&done), Arc::clone(&over));
+        callers.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                let task = engine.submit("noop", &input).await?.result().await?;
+                debug_assert_eq!(task.state, TaskState::Completed);
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, sutazai_core::Error>(())
+        });
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
+        tokio::time::sleep(ROUND).await;
+        let tasks = done.load(Ordering::Relaxed) - before;
+        rates.push(tasks as f64 / began.elapsed().as_secs_f64());
+    }
+    over.store(true, Ordering::Relaxed);
+    while let Some(caller) = callers.join_next().await {
+        caller??;
+    }
+    engine.shutdown(Duration::from_secs(10)).await?;
+    Ok(median(rates))
+}
+
+/// Milliseconds from submit to the end of a task with nothing else going on: the median.
+async fn alone(store: impl TaskStore) -> Fallible<f64> {
+    let engine = engine(store, Effects::None).await?;
+    let input = Payload::from_text(input())?;
+    let measure = async move {
+        let mut times = Vec::with_capacity(ALONE);
+        for round in 0..ALONE + ALONE / 10 {
+            let began = Instant::now();
+            engine.submit("noop", &input).await?.result().await?;
+            if round >= ALONE / 10 {
+                times.push(began.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        engine.shutdown(Duration::from_secs(10)).await?;
+        Ok::<_, sutazai_core::Error>(median(times))
+    };
+    Ok(tokio::spawn(measure).await??)
+}
+
+/// Milliseconds of one fdatasync of 4 KiB appended to a file of the same disk: the median.
+fn fsync(directory: &Path) -> Fallible<f64> {
+    let mut file = File::create(directory.join("fsync"))?;
+    // Within a file of its final length, as SQLite's log mostly is: no metadata to write.
+    file.set_len(4 << 20)?;
+    file.write_all(&vec![1; 4 << 20])?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut times = Vec::with_capacity(500);
+    for _ in 0..500 {
+        let began = Instant::now();
+        file.write_all(&[2; 4096])?;
+        file.sync_data()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(times))
+}
+
+/// Acknowledged tasks a second through HTTP, sent by `wrk` over 64 kept-alive connections.
+async fn http(path: &str, size: usize) -> Fallible<f64> {
+    let server = Server::start(&binary()?).await?;
+    let task = format!("{{\"agent\":\"dev.echo\",\"input\":{}}}", input());
+    let body = if size == 1 { task } else { format!("{{\"tasks\":[{}]}}", vec![task; size].join(",")) };
+    let (status, answer) = server.post(path, &body).await?;
+    let accepted = answer.matches("\"created_at\"").count();
+    if status != 202 || accepted != size {
+        return Err(format!("{path} answered {status} and accepted {accepted} of {size}: {answer:.300}").into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/durable_tasks.lua");
+    let request = server_file(&body)?;
+    let output = tokio::process::Command::new("wrk")
+        .args(["--threads", "1", "--connections", &CALLERS.to_string(), "--duration"])
+        .arg(format!("{}s", (WARM_UP + ROUND * 4).as_secs()))
+        .arg("--script")
+        .args([&script])
+        .arg(format!("http://{}{path}", server.address()))
+        .arg("--")
+        .arg(request.path())
+        .output()
+        .await
+        .map_err(|error| format!("wrk cannot be started ({error}); install the package `wrk`"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("figure ")).ok_or_else(|| format!("wrk said: {text}"))?;
+    let figure: Value = serde_json::from_str(line)?;
+    let number = |name: &str| figure[name].as_f64().unwrap_or_default();
+    if number("refused") > 0.0 {
+        return Err(format!("{} of {} requests were refused", number("refused"), number("requests")).into());
+    }
+    Ok(number("requests") * size as f64 / number("seconds"))
+}
+
+/// The body, where the script of `wrk` can read it.
+fn server_file(body: &str) -> Fallible<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(body.as_bytes())?;
+    Ok(file)
+}
+
+/// What apalis reached with the same settings, where it is installed.
+#[derive(Default)]
+struct Apalis {
+    tasks_per_s: Option<f64>,
+    p50_ms: Option<f64>,
+}
+
+impl Apalis {
+    async fn run(wanted: &[String]) -> Fallible<Self> {
+        let program: PathBuf = [env!("CARGO_MANIFEST_DIR"), "peers/apalis/bin/apalis-bench"].iter().collect();
+        let compared = wanted.is_empty() || wanted.iter().any(|case| case.starts_with("sqlite"));
+        if !compared || !program.is_file() {
+            return Ok(Self::default());
+        }
+        let disk = directory()?;
+        let output = tokio::process::Command::new(program).arg(disk.path().join("apalis.db")).output().await?;
+        let figures: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("apalis failed ({error}): {}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok(Self { tasks_per_s: figures["tasks_per_s"].as_f64(), p50_ms: figures["p50_ms"].as_f64() })
+    }
+}

@@ -1,0 +1,105 @@
+//! apalis on SQLite with our settings (WAL, `synchronous=FULL`), pushed to one by one: by 64 callers at once, then by one alone.
+//! Prints `{"tasks_per_s", "p50_ms"}`. The argument is the path of the database to make.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use apalis::prelude::*;
+use apalis_sqlite::{Config, SqliteConnectOptions, SqlitePool, SqliteStorage};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use tokio::sync::oneshot;
+
+type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const CALLERS: usize = 64;
+const WARM_UP: Duration = Duration::from_secs(2);
+const MEASURED: Duration = Duration::from_secs(8);
+const ALONE: usize = 300;
+
+/// Who waits for which task. It is answered when the task's code has run, before apalis stores that: to its advantage.
+static WAITING: LazyLock<Mutex<HashMap<u64, oneshot::Sender<()>>>> = LazyLock::new(Mutex::default);
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+#[tokio::main]
+async fn main() -> Fallible<()> {
+    let path = std::env::args().nth(1).ok_or("give the path of the database to make")?;
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    let pool = SqlitePool::connect_with(options).await?;
+    // Not `setup`: it would turn `synchronous` off.
+    SqliteStorage::migrations().run(&pool).await?;
+    pool.close().await;
+
+    // Woken by inserts, which is apalis' quickest way; a poll covers wake-ups that come before their commit.
+    let (pool, inserts) = SqliteStorage::connect_with_callback(&path)?;
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&pool).await?;
+    assert_eq!(synchronous, 2, "2 is FULL");
+    let config = Config::default().queue("bench").batch_size(CALLERS);
+    let storage = SqliteStorage::<Value>::new(&pool).with_config(config);
+    let strategy = Strategy::new().stream(inserts.ready_chunks(CALLERS)).interval(Duration::from_millis(20));
+    let worker = WorkerBuilder::new("worker").backend(storage.clone().poll_with_strategy(strategy));
+    tokio::spawn(worker.concurrency(CALLERS).build(noop).run());
+
+    let done = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    let callers = futures::future::try_join_all((0..CALLERS).map(|_| async {
+        let mut storage = storage.clone();
+        while !over.load(Ordering::Relaxed) {
+            submit_and_wait(&mut storage).await?;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok::<_, Box<dyn Error + Send + Sync>>(())
+    }));
+    let measure = async {
+        tokio::time::sleep(WARM_UP).await;
+        let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
+        tokio::time::sleep(MEASURED).await;
+        let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        over.store(true, Ordering::Relaxed);
+        rate
+    };
+    let (callers, tasks_per_s) = tokio::join!(callers, measure);
+    callers?;
+
+    let mut storage = storage.clone();
+    let mut times = Vec::with_capacity(ALONE);
+    for _ in 0..ALONE {
+        let began = Instant::now();
+        submit_and_wait(&mut storage).await?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("{}", json!({ "tasks_per_s": tasks_per_s, "p50_ms": times[ALONE / 2] }));
+    Ok(())
+}
+
+/// 200 bytes of JSON in and out.
+async fn noop(input: Value) -> Result<Value, BoxDynError> {
+    let number = input["number"].as_u64().ok_or("no number")?;
+    if let Some(waiting) = waiting().remove(&number) {
+        let _ = waiting.send(());
+    }
+    Ok(input)
+}
+
+async fn submit_and_wait(storage: &mut SqliteStorage<Value>) -> Fallible<()> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (sender, ran) = oneshot::channel();
+    waiting().insert(number, sender);
+    let input = json!({ "number": number, "text": "x".repeat(174) });
+    storage.push(input).await?;
+    Ok(ran.await?)
+}
+
+fn waiting() -> std::sync::MutexGuard<'static, HashMap<u64, oneshot::Sender<()>>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}

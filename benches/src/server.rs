@@ -1,0 +1,127 @@
+//! A release server of our own, started for a bench on a free port with a data directory on a real disk.
+
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+/// How long a server may take to serve.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that serves. It is killed when dropped.
+pub struct Server {
+    child: Child,
+    address: String,
+    ready: Duration,
+    _data: TempDir,
+}
+
+/// Where the server's binary is: `SUTAZAI_BENCH_SERVER`, else beside the bench in `target/release`. What to do if there is none.
+pub fn binary() -> Result<PathBuf, String> {
+    let beside = env::current_exe().ok().and_then(|here| Some(here.parent()?.parent()?.join("sutazai-server")));
+    let path = env::var_os("SUTAZAI_BENCH_SERVER").map(PathBuf::from).or(beside).unwrap_or_default();
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(format!("no server at {}; `cargo build --release` makes one, SUTAZAI_BENCH_SERVER names one", path.display()))
+}
+
+/// An empty directory on a real disk: below `SUTAZAI_BENCH_DIR`, else below `target`. A memory file system would make the figures lies.
+pub fn directory() -> io::Result<TempDir> {
+    let here = env::current_exe()?;
+    let target = here.ancestors().nth(3).unwrap_or(Path::new("."));
+    let base = env::var_os("SUTAZAI_BENCH_DIR").map_or_else(|| target.to_owned(), PathBuf::from);
+    tempfile::Builder::new().prefix("bench-").tempdir_in(base)
+}
+
+impl Server {
+    /// Starts `binary` with the agents for load tests and waits until `/ready` answers 200.
+    pub async fn start(binary: &Path) -> io::Result<Self> {
+        let data = directory()?;
+        let mut command = Command::new(binary);
+        command.args(["serve", "--dev-agents", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
+        command.env("SUTAZAI_LOG_LEVEL", "info").stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let began = Instant::now();
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the server has no output"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let listening = async {
+            while let Some(line) = lines.next_line().await? {
+                let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                if line["message"] == "listening" {
+                    return Ok(line["address"].as_str().unwrap_or_default().to_owned());
+                }
+            }
+            Err(io::Error::other("the server ended before it was listening"))
+        };
+        let address = tokio::time::timeout(PATIENCE, listening).await??;
+        // Its log must be read on, or the pipe fills up and the server stands still.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let mut server = Self { child, address, ready: Duration::ZERO, _data: data };
+        while server.get("/ready").await?.0 != 200 {
+            if began.elapsed() > PATIENCE {
+                return Err(io::Error::other("the server does not get ready"));
+            }
+        }
+        server.ready = began.elapsed();
+        Ok(server)
+    }
+
+    /// `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The time from exec to `/ready`.
+    #[must_use]
+    pub fn ready(&self) -> Duration {
+        self.ready
+    }
+
+    /// Resident memory in bytes, as Linux counts it.
+    pub fn resident(&self) -> io::Result<u64> {
+        let id = self.child.id().ok_or_else(|| io::Error::other("the server has ended"))?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc/PID/status"))
+    }
+
+    /// `GET`: status and body.
+    pub async fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        self.request("GET", path, "").await
+    }
+
+    /// `POST` of JSON: status and body.
+    pub async fn post(&self, path: &str, json: &str) -> io::Result<(u16, String)> {
+        self.request("POST", path, json).await
+    }
+
+    /// One request on a connection of its own: HTTP/1.1 as far as a bench needs it.
+    async fn request(&self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address).await?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+        Ok((status.unwrap_or_default(), body))
+    }
+}
