@@ -144,16 +144,18 @@ impl State {
 
     fn claim(&mut self, claim: &Claim) -> Vec<Task> {
         let due = ..=(claim.now, last_id());
-        let ids = self.runnable.iter().rev().flat_map(|queue| queue.range(due)).map(|(_, id)| *id);
-        let ids: Vec<_> = ids.take(claim.limit).collect();
-        let mut granted = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(entry) = self.tasks.get(&id) else { continue };
-            let expected = entry.task.revision;
+        let queued = self.runnable.iter().rev().flat_map(|queue| queue.range(due));
+        let wanted = queued
+            .filter_map(|(_, id)| self.tasks.get(id))
+            .map(|entry| &entry.task)
+            .filter(|task| claim.agents.contains(&task.agent));
+        let tasks: Vec<_> = wanted.take(claim.limit).map(Arc::clone).collect();
+        let mut granted = Vec::with_capacity(tasks.len());
+        for before in tasks {
             let command = Command::Claim { node: claim.node.clone() };
-            let Ok(step) = engine::apply(&entry.task, command, claim.now) else { continue };
+            let Ok(step) = engine::apply(&before, command, claim.now) else { continue };
             let task = Arc::new(step.task);
-            self.update(Arc::clone(&task), expected, &step.events);
+            self.update(Arc::clone(&task), before.revision, &step.events);
             granted.push(Task::clone(&task));
         }
         granted
