@@ -95,6 +95,7 @@ fn every_error_code_has_an_entry() {
     let known = anchors(&page);
     let calls = ["with_code(", "TaskError::new(", "AgentError::permanent(", "AgentError::temporary("];
     let mut codes: Vec<_> = calls.iter().flat_map(|call| strings_after(call, "sutazai-")).collect();
+    codes.retain(|(_, path)| !path.contains("/conformance/")); // suites make up codes of their own
     codes.extend(strings_after(" code(", "sutazai-server/src/http/codes.rs"));
     assert!(codes.len() > 20, "the rule looks for codes in the wrong way: {codes:?}");
     let missing: BTreeSet<_> = codes.into_iter().filter(|(code, _)| !known.contains(code)).collect();
