@@ -123,9 +123,11 @@ fn core_shows_no_foreign_type() {
         let foreign: BTreeSet<_> = imports(&lines, &private);
         for (number, signature) in public_signatures(&lines) {
             let words: BTreeSet<_> = signature.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            // `BoxFuture` is an alias of standard types, wherever it is imported from. The `Err` of a `FromStr` is no `pub` item and
+            // may be a parser's own.
             let named =
                 words.iter().filter(|word| foreign.contains(**word) || private.iter().any(|name| name == *word));
-            // An error type of a parser, in the `Err` of `FromStr`, is not a `pub` item and stays possible.
+            let named = named.filter(|word| **word != "BoxFuture");
             breaches.extend(named.map(|word| format!("{}:{number}: {word} in `{}`", file.path, signature.trim())));
         }
     }
