@@ -1,1 +1,9 @@
 #![doc = include_str!("../README.md")]
+
+mod catalogue;
+pub mod coordinator;
+pub mod documents;
+pub mod hardware;
+mod text;
+
+pub use self::catalogue::{AgentsOptions, Catalogue, catalogue};

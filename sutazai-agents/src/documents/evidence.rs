@@ -1,0 +1,144 @@
+//! Evidence: the sentences that support an answer, and whether there are any.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use sutazai_core::{Result, context::Context};
+
+use super::{blocking, library::Snapshot, retrieve::Passage};
+use crate::text::{Terms, coverage, sentences};
+
+/// When a sentence counts as evidence. A sentence's support is `meaning` · cosine + (1 − `meaning`) · the share of the question's words, rare ones
+/// counting more, that it or its headings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvidenceOptions {
+    /// How much meaning counts beside words, 0 to 1.
+    pub meaning: f32,
+    /// The support from which a question counts as answered by the documents.
+    pub threshold: f32,
+    /// The support, as a share of the best sentence's, from which further sentences are cited.
+    pub also: f32,
+    /// Sentences cited at most.
+    pub quotes: usize,
+}
+
+impl Default for EvidenceOptions {
+    fn default() -> Self {
+        Self { meaning: 0.6, threshold: 0.5, also: 0.85, quotes: 3 }
+    }
+}
+
+/// Sentences that are embedded for one question: the model reads some hundred short sentences a second on two cores.
+const EMBEDDED: usize = 24;
+
+/// A sentence of a passage.
+#[derive(Clone, Debug)]
+pub(super) struct Sentence {
+    /// Which snapshot it is of.
+    pub snapshot: usize,
+    /// Its file.
+    pub path: String,
+    pub start_line: u32,
+    pub end_line: u32,
+    /// Its text with single spaces.
+    pub text: String,
+    /// The headings above it.
+    pub heading: String,
+    /// 0 to 1: see [`EvidenceOptions`].
+    pub support: f32,
+}
+
+/// The sentences of `passages` that support an answer to `question`, best first; empty if the documents do not hold one.
+pub(super) async fn evidence(
+    context: &Context,
+    snapshots: &[Snapshot],
+    passages: &[Passage],
+    question: &str,
+    vector: &[f32],
+    options: EvidenceOptions,
+) -> Result<Vec<Sentence>> {
+    let (corpora, passages) =
+        (snapshots.iter().map(|snapshot| snapshot.corpus.clone()).collect::<Vec<_>>(), passages.to_vec());
+    let words = question.to_owned();
+    let mut candidates = blocking(move || {
+        let terms = Terms::default();
+        let wanted: HashSet<String> = terms.of(&words).into_iter().collect();
+        let mut candidates = Vec::new();
+        for passage in passages {
+            let Some(corpus) = corpora.get(passage.snapshot) else { continue };
+            for sentence in of_passage(&passage) {
+                let found = terms.of(&format!("{}\n{}", sentence.heading, sentence.text)).into_iter().collect();
+                let words = coverage(&wanted, &found, |term| corpus.bm25().idf(term));
+                candidates.push((sentence, words, words + passage.score));
+            }
+        }
+        candidates.sort_by(|a, b| b.2.total_cmp(&a.2));
+        candidates.truncate(EMBEDDED);
+        Ok(candidates)
+    })
+    .await?;
+    let texts: Vec<_> = candidates.iter().map(|(sentence, ..)| sentence.text.clone()).collect();
+    let vectors = context.embed(&texts).await?;
+    for ((sentence, words, _), near) in candidates.iter_mut().zip(&vectors) {
+        let cosine = dot(vector, near).max(0.0);
+        sentence.support = options.meaning * cosine + (1.0 - options.meaning) * *words;
+    }
+    let mut found: Vec<_> = candidates.into_iter().map(|(sentence, ..)| sentence).collect();
+    found.sort_by(|a, b| b.support.total_cmp(&a.support));
+    let best = found.first().map_or(0.0, |sentence| sentence.support);
+    if best < options.threshold {
+        return Ok(Vec::new());
+    }
+    found.retain(|sentence| sentence.support >= best * options.also);
+    found.truncate(options.quotes.max(1));
+    Ok(found)
+}
+
+/// The cosine of two unit vectors.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+fn of_passage(passage: &Passage) -> impl Iterator<Item = Sentence> + '_ {
+    let chunk = &passage.stored.chunk;
+    sentences(&chunk.text).into_iter().map(move |range| {
+        let line = |at: usize| chunk.start_line + u32::try_from(chunk.text[..at].matches('\n').count()).unwrap_or(0);
+        Sentence {
+            snapshot: passage.snapshot,
+            path: passage.stored.path.clone(),
+            start_line: line(range.start),
+            end_line: line(range.end),
+            text: squeeze(&chunk.text[range]),
+            heading: chunk.heading.clone(),
+            support: 0.0,
+        }
+    })
+}
+
+/// Runs of white space as one space.
+pub(super) fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{
+        super::{chunk::Chunk, corpus::Stored},
+        *,
+    };
+
+    #[test]
+    fn sentences_know_their_lines() {
+        let text = "First one.\nSecond\nhas two lines. Third.";
+        let chunk = Chunk { start_line: 10, end_line: 12, heading: "Head".into(), text: text.into() };
+        let passage = Passage { snapshot: 0, stored: Arc::new(Stored { path: "a.md".into(), chunk }), score: 1.0 };
+        let found: Vec<_> = of_passage(&passage).map(|s| (s.start_line, s.end_line, s.text)).collect();
+        assert_eq!(
+            found,
+            [(10, 10, "First one.".into()), (11, 12, "Second has two lines.".into()), (12, 12, "Third.".into())]
+        );
+    }
+}

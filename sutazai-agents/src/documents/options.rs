@@ -1,0 +1,32 @@
+//! What an operator decides about documents.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::EvidenceOptions;
+
+/// Which documents may be read, how large they may be, and when an answer counts as found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DocumentsOptions {
+    /// Folders under which documents may be read; empty: wherever the server's user can read.
+    pub roots: Vec<PathBuf>,
+    /// Larger files are skipped with a warning.
+    pub max_file_bytes: u64,
+    /// Memory for lexical indexes; the least recently used are given up beyond it and read back when they are needed.
+    pub cache_bytes: usize,
+    /// When an answer counts as found.
+    pub evidence: EvidenceOptions,
+}
+
+impl Default for DocumentsOptions {
+    fn default() -> Self {
+        Self {
+            roots: Vec::new(),
+            max_file_bytes: 16 << 20,
+            cache_bytes: 128 << 20,
+            evidence: EvidenceOptions::default(),
+        }
+    }
+}
