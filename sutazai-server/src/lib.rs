@@ -2,10 +2,13 @@
 
 pub mod cli;
 pub mod client;
+pub mod compose;
 pub mod config;
+mod defaults;
 pub mod dev_agents;
 pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod process;
+pub mod serve;

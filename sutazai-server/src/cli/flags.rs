@@ -9,7 +9,7 @@ use crate::config::{Group, KEYS, Key, Kind};
 #[must_use]
 pub(super) fn command() -> Command {
     let everywhere = KEYS.iter().filter(|key| key.group == Group::Everywhere);
-    let root = Cli::command().args(everywhere.map(|key| arg(key).global(true)));
+    let root = Cli::command().args_override_self(true).args(everywhere.map(|key| arg(key).global(true)));
     let names: Vec<String> = root.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     names.iter().fold(root, |root, name| {
         root.mut_subcommand(name, |command| {

@@ -2,21 +2,27 @@
 
 mod agents;
 mod config;
+mod documents;
 mod flags;
 mod grammar;
+mod models;
 mod output;
 mod progress;
+mod quickstart;
+mod serve;
 mod tasks;
 
 use clap::FromArgMatches;
 
 use self::{
+    documents::Request,
     grammar::{Cli, Command},
     output::{Output, say},
 };
 use crate::{
     client::Client,
     config::{Configuration, environment, load},
+    http::{self, BuildInfo},
     logging::Logger,
     process::{Exit, Failure, runtime},
 };
@@ -55,14 +61,35 @@ fn dispatch(command: Command, configuration: Configuration) -> Result<Exit, Fail
             out.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(Exit::Done);
         }
+        Command::Openapi => {
+            out.document(&http::openapi())?;
+            return Ok(Exit::Done);
+        }
+        Command::Version => {
+            out.answer(&BuildInfo::current(), |build| {
+                let BuildInfo { name, version, git_sha, build_time } = build;
+                out.line(&format!("{name} {version} ({git_sha}, built {build_time})"))
+            })?;
+            return Ok(Exit::Done);
+        }
+        Command::Serve => return serve::run(&configuration, out),
         _ => {}
     }
     Logger::Command.start(level);
     let runtime = runtime(configuration.settings.worker_threads)?;
-    let server = configuration.settings.server.as_str();
-    match command {
-        Command::Tasks(command) => runtime.block_on(tasks::run(command, Client::new(server)?, out)),
-        Command::Agents(command) => runtime.block_on(agents::run(command, Client::new(server)?, out)),
-        _ => Ok(Exit::Usage),
-    }
+    let settings = &configuration.settings;
+    let client = || Client::new(&settings.server);
+    runtime.block_on(async {
+        match command {
+            Command::Tasks(command) => tasks::run(command, client()?, out).await,
+            Command::Agents(command) => agents::run(command, client()?, out).await,
+            Command::Models(command) => models::run(command, settings, out).await,
+            Command::Ask(ask) => documents::run(Request::Ask(ask.question), &configuration, out).await,
+            Command::Search(search) => {
+                documents::run(Request::Search(search.query, search.limit), &configuration, out).await
+            }
+            Command::Quickstart(quickstart) => quickstart::run(quickstart, settings, out).await,
+            _ => Ok(Exit::Usage),
+        }
+    })
 }

@@ -1,9 +1,14 @@
 //! Progress on stderr, where a person looks at it; nothing elsewhere.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+use sutazai_llm::registry::{PullProgress, PullUpdate, Stage};
 
 /// A line that shows what a task does.
 pub(super) struct Spinner {
@@ -37,5 +42,35 @@ impl Spinner {
 impl Drop for Spinner {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A bar for each file of a pull.
+#[derive(Default)]
+pub(super) struct Bars {
+    all: MultiProgress,
+    files: Mutex<HashMap<String, ProgressBar>>,
+}
+
+impl PullProgress for Bars {
+    fn update(&self, update: &PullUpdate<'_>) {
+        let name = format!("{} {}", update.model, update.file);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = files.entry(name).or_insert_with_key(|name| {
+            let bar = self.all.add(ProgressBar::new(update.total));
+            let template = "{prefix} {wide_bar:.cyan} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.with_prefix(name.clone())
+        });
+        bar.set_length(update.total);
+        bar.set_position(update.bytes);
+        match update.stage {
+            Stage::Waiting => bar.set_message("another process is at it"),
+            Stage::Checking => bar.set_message("checking"),
+            Stage::Package | Stage::Fetching => bar.set_message(format!("from {}", update.source)),
+            Stage::Done => bar.finish_and_clear(),
+        }
     }
 }

@@ -139,6 +139,7 @@ pub static KEYS: &[Key] = &[
 
     Key::new("listen", Address, "127.0.0.1:10010", Serving, "The address to serve on; port 0 is any free one").also_as("AGENT_PORT", "127.0.0.1:{}"),
     Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite").also("PG_DSN"),
+    Key::new("sqlite_synchronous", Choice(&["full", "normal"], &[]), "full", Serving, "full survives the loss of power, normal the end of the process"),
     Key::new("max_running", Integer(1, 1_000_000), "512", Serving, "Tasks that run at once").also("AGENT_MAX_WORKERS"),
     Key::new("worker_threads", Integer(0, 1_024), "0", Serving, "Threads that serve; 0 is one for each core"),
     Key::new("drain_ms", Integer(0, 30_000), "30000", Serving, "How long running tasks may go on after SIGTERM"),
@@ -170,7 +171,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// The known name nearest to `name`, if one is near enough to be what was meant.
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
     scored.min().filter(|(distance, known)| *distance <= (known.len() / 3).max(2)).map(|(_, known)| known)
 }

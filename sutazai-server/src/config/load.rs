@@ -8,7 +8,7 @@ use etcetera::BaseStrategy;
 use super::{
     Settings,
     check::{Checked, check},
-    keys::{KEYS, Key, Kind, PREFIX, find, nearest},
+    keys::{KEYS, Key, Kind, PREFIX, nearest},
 };
 use crate::process::Failure;
 
@@ -235,12 +235,6 @@ pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-/// The flag's key and value, for callers that know the key by name.
-#[must_use]
-pub fn flag(name: &str, value: impl Into<String>) -> Option<(&'static Key, String)> {
-    find(name).map(|key| (key, value.into()))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub struct Settings {
     pub log_level: Option<String>,
     pub listen: SocketAddr,
     pub store: SecretString,
+    pub sqlite_synchronous: Fsync,
     pub max_running: usize,
     pub worker_threads: usize,
     pub drain_ms: u64,
@@ -49,4 +50,14 @@ pub enum VectorProvider {
     Usearch,
     /// In memory, gone with the process.
     Memory,
+}
+
+/// When a stored task counts as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fsync {
+    /// When it is on the disk: survives the loss of power.
+    Full,
+    /// When it is with the operating system: survives the end of the process.
+    Normal,
 }

@@ -5,9 +5,10 @@ use std::io::Write;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::config::find;
 
 fn with(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Configuration, Failure> {
-    let flags: Vec<_> = flags.iter().filter_map(|(name, value)| flag(name, *value)).collect();
+    let flags: Vec<_> = flags.iter().filter_map(|(name, value)| Some((find(name)?, (*value).to_owned()))).collect();
     let mut environment: BTreeMap<_, _> = variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     environment.insert("HOME".into(), "/home/someone".into());
     load(&flags, &environment)

@@ -1,0 +1,118 @@
+//! From settings to a running engine: which store, models, vectors and agents.
+
+use std::{sync::Arc, time::Duration};
+
+use sutazai_agents::{AgentsOptions, catalogue};
+use sutazai_core::{
+    Orchestrator, Result, engine::OrchestratorBuilder, memory::MemoryVectorStore, model::ChatModel, store::VectorStore,
+};
+use sutazai_llm::{
+    local::{LocalChat, LocalChatConfig},
+    ollama::{Discovered, OllamaChat, default_urls, discover},
+    registry::{ModelStore, Role},
+};
+
+use sutazai_store::{SqliteConfig, SqliteStore, Synchronous};
+
+use crate::{
+    config::{Fsync, Settings, VectorProvider},
+    defaults::WithDefaults,
+    dev_agents::dev_agents,
+    metrics::Metrics,
+    node::DataDir,
+};
+
+/// The embedded chat model.
+pub const CHAT_MODEL: &str = "smollm2:135m";
+/// The embedded embedding model.
+pub const EMBEDDING_MODEL: &str = "all-minilm";
+
+/// An engine over the data directory, as `serve` runs it, and what counts its work.
+pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Orchestrator, Arc<Metrics>)> {
+    let catalogue = catalogue(AgentsOptions::default());
+    let mut agents = catalogue.agents;
+    if settings.dev_agents {
+        agents.extend(dev_agents());
+    }
+    let names: Vec<String> = agents.iter().map(|agent| agent.descriptor().name.clone()).collect();
+    let metrics = Arc::new(Metrics::new(&settings.prometheus_namespace, names)?);
+    let builder = Orchestrator::builder()
+        .agents(agents)
+        .router(catalogue.router)
+        .observer(Arc::clone(&metrics) as _)
+        .node(dir.node().clone())
+        .max_running(settings.max_running)
+        .store(store(settings, dir).await?)
+        .vectors(vectors(settings, dir));
+    let orchestrator = models(builder, settings, ollama(settings).await).await?.start().await?;
+    Ok((orchestrator, metrics))
+}
+
+/// An engine for one command: tasks in memory, the index kept in the data directory unless a server has that.
+pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<Orchestrator> {
+    let catalogue = catalogue(AgentsOptions::default());
+    let vectors: Arc<dyn VectorStore> = Arc::new(MemoryVectorStore::new());
+    let builder = Orchestrator::builder().agents(catalogue.agents).router(catalogue.router).vectors(vectors);
+    models(builder, settings, ollama).await?.start().await
+}
+
+async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
+    let mut config = SqliteConfig::new(dir.join("tasks.db"));
+    config.synchronous = match settings.sqlite_synchronous {
+        Fsync::Full => Synchronous::Full,
+        Fsync::Normal => Synchronous::Normal,
+    };
+    SqliteStore::connect(config).await
+}
+
+fn vectors(settings: &Settings, _dir: &DataDir) -> Arc<dyn VectorStore> {
+    match settings.vector_provider {
+        VectorProvider::Memory => Arc::new(MemoryVectorStore::new()),
+        VectorProvider::Usearch => Arc::new(MemoryVectorStore::new()),
+    }
+}
+
+/// The Ollama that answers and holds the chat model of the settings, if there is one.
+pub async fn ollama(settings: &Settings) -> Option<Discovered> {
+    let urls = settings.ollama_base_url.clone().map_or_else(default_urls, |url| vec![url]);
+    let mut open = Vec::new();
+    for url in urls {
+        if listens(&url).await {
+            open.push(url);
+        }
+    }
+    if open.is_empty() {
+        return None;
+    }
+    let found = discover(&open).await?;
+    found.holds(&settings.model_id).then_some(found)
+}
+
+/// Whether anything listens at a URL. Much cheaper than an HTTP client, and on most machines the answer is no.
+async fn listens(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return false };
+    let connecting = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port));
+    tokio::time::timeout(Duration::from_millis(500), connecting).await.is_ok_and(|connected| connected.is_ok())
+}
+
+/// Adds the models, the default ones first. Nothing is loaded before it is used.
+async fn models(
+    builder: OrchestratorBuilder,
+    settings: &Settings,
+    ollama: Option<Discovered>,
+) -> Result<OrchestratorBuilder> {
+    let store = ModelStore::new(&settings.models_dir);
+    let mut chat: Vec<Arc<dyn ChatModel>> = Vec::new();
+    if let Some(ollama) = ollama {
+        chat.push(Arc::new(OllamaChat::connect(ollama.client, &settings.model_id, None).await?));
+    }
+    let known = store.catalogue().find(CHAT_MODEL)?;
+    let weights = known.files.iter().find(|file| file.role == Role::Weights).map_or("", |file| file.name);
+    let path = store.directory(known).join(weights);
+    chat.push(Arc::new(LocalChat::new(LocalChatConfig::new(CHAT_MODEL, path))));
+    let builder = chat.into_iter().fold(builder, |builder, model| {
+        builder.chat_model(WithDefaults::wrap(model, settings.temperature, settings.max_tokens))
+    });
+    Ok(builder)
+}

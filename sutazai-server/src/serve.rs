@@ -1,0 +1,107 @@
+//! A server: takes over its directory and its port, serves, and drains when it is told to end.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use sutazai_core::Orchestrator;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    compose,
+    config::Settings,
+    http::{self, AppState, Options},
+    metrics::Metrics,
+    node::DataDir,
+    process::{Exit, Failure, Stop},
+};
+
+/// What a server must have to itself, taken before anything slow is begun.
+pub struct Claimed {
+    dir: DataDir,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Claimed {
+    /// Takes over the data directory and the port, or says which of them is not to be had.
+    pub fn new(settings: &Settings) -> Result<Self, Failure> {
+        let listen = settings.listen;
+        if !listen.ip().is_loopback() {
+            let what = format!("listen: {listen} is reachable from outside, and there is no authentication yet");
+            return Err(Failure::usage(what).hint("listen on loopback, such as --listen 127.0.0.1:10010"));
+        }
+        let dir = DataDir::open(&settings.data_dir)?;
+        let taken = |error: std::io::Error| {
+            Failure::usage(format!("cannot listen on {listen}: {error}")).hint(format!(
+                "another program has port {}; stop it, or choose another with --listen HOST:PORT",
+                listen.port()
+            ))
+        };
+        let listener = TcpListener::bind(listen).map_err(taken)?;
+        listener.set_nonblocking(true).map_err(taken)?;
+        let address = listener.local_addr().map_err(taken)?;
+        Ok(Self { dir, listener, address })
+    }
+
+    /// Where it will serve.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A server that is ready: its engine runs, its port is open.
+pub struct Server {
+    claimed: Claimed,
+    orchestrator: Orchestrator,
+    metrics: Arc<Metrics>,
+    drain: Duration,
+}
+
+impl Server {
+    /// Starts the engine. Whatever is wrong now is a fault of the configuration.
+    pub async fn start(claimed: Claimed, settings: &Settings) -> Result<Self, Failure> {
+        let started = compose::serving(settings, &claimed.dir).await;
+        let (orchestrator, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
+        Ok(Self { claimed, orchestrator, metrics, drain: Duration::from_millis(settings.drain_ms) })
+    }
+
+    /// Serves until `end` is cancelled, then admits nothing more, lets running tasks finish, gives back what is left and closes.
+    pub async fn run(self, end: CancellationToken) -> Result<Exit, Failure> {
+        let Self { claimed, orchestrator, metrics, drain } = self;
+        let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("cannot serve on: {error}"));
+        let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
+        let closed = CancellationToken::new();
+        let state = AppState::new(orchestrator.clone(), metrics, Options::default());
+        let serving = async {
+            let served = http::serve(listener, state, closed.clone().cancelled_owned()).await;
+            end.cancel(); // whatever made it stop, the engine stops too
+            served
+        };
+        let draining = async {
+            end.cancelled().await;
+            tracing::info!(running = orchestrator.running(), "draining");
+            // Until this is done the API goes on answering: those who wait for a running task get its result.
+            let drained = orchestrator.shutdown(drain).await;
+            closed.cancel();
+            drained
+        };
+        let (served, drained) = tokio::join!(serving, draining);
+        served.map_err(failed)?;
+        let drained = drained?;
+        tracing::info!(finished = drained.finished, released = drained.released, "stopped");
+        Ok(Exit::Done)
+    }
+}
+
+/// Cancels `end` at the first signal; the second one ends the process at once.
+pub async fn watch(mut stop: Stop, end: CancellationToken) {
+    stop.wait().await;
+    end.cancel();
+    let signal = stop.wait().await;
+    tracing::warn!(signal, "stopped by a second signal; running tasks go on at the next start");
+    std::process::exit(128 + signal);
+}

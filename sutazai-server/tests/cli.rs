@@ -1,0 +1,193 @@
+//! The command line from outside: exit codes, streams and documents, as the contract has them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
+
+mod binary;
+
+use std::{fs, io::Read, process::Stdio};
+
+use binary::{Server, command, json, run, stderr};
+use serde_json::Value;
+
+const NOBODY: &str = "018f0000-0000-7000-8000-000000000000";
+
+fn code(arguments: &[&str]) -> i32 {
+    run(arguments).status.code().unwrap()
+}
+
+#[test]
+fn help_and_version_are_results_and_mistakes_are_usage() {
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    let text = String::from_utf8(help.stdout).unwrap();
+    for word in ["quickstart", "Examples:", "Exit codes:", "SUTAZAI_DATA_DIR"] {
+        assert!(text.contains(word), "{word} is not in the help");
+    }
+    assert_eq!(json(&run(&["version", "--json"]))["name"], "sutazai-server");
+    for wrong in [
+        &["tasks", "frobnicate"][..],
+        &[],
+        &["serve", "--listen", "nowhere"],
+        &["tasks", "submit"],
+        &["serve", "--max-running", "0"],
+    ] {
+        assert_eq!(code(wrong), 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_api_document_and_completions_need_no_server() {
+    let document = json(&run(&["openapi"]));
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(run(&["completions", shell]).stdout.len() > 500, "{shell}");
+    }
+}
+
+#[test]
+fn without_a_server_the_exit_code_is_3_and_the_hint_names_serve() {
+    let nowhere = "http://127.0.0.1:9";
+    for arguments in
+        [&["tasks", "list"][..], &["agents", "list"], &["tasks", "watch", NOBODY], &["ask", "why?", "--docs", "."]]
+    {
+        let output = run(&[arguments, &["--server", nowhere]].concat());
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("serve") && output.stdout.is_empty(), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn tasks_go_through_a_running_server() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let echo = ["tasks", "submit", "--agent", "dev.echo", "--wait", "--json", "--input"];
+
+    let labelled = ["{\"c\":1}", "--label", "team=a", "--priority", "7", "--idempotency-key", "k"];
+    let task = json(&server.cli(&[&echo[..], &labelled].concat()));
+    assert_eq!((&task["state"], &task["output"]["c"], &task["priority"]), (&"completed".into(), &1.into(), &7.into()));
+    assert_eq!(json(&server.cli(&[&echo[..], &labelled].concat()))["id"], task["id"]);
+
+    let input = data.path().join("input.json");
+    fs::write(&input, "[1,2]").unwrap();
+    let from_file = json(&server.cli(&[&echo[..], &[&format!("@{}", input.display())]].concat()));
+    assert_eq!(from_file["output"], serde_json::json!([1, 2]));
+
+    let id = task["id"].as_str().unwrap();
+    assert_eq!(json(&server.cli(&["tasks", "get", id, "--json"]))["id"], id);
+    let listed = json(&server.cli(&["tasks", "list", "--json", "--label", "team=a"]));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert!(json(&server.cli(&["agents", "list", "--json"]))["items"].as_array().unwrap().len() >= 3);
+    assert_eq!(json(&server.cli(&["agents", "show", "dev.echo", "--json"]))["name"], "dev.echo");
+
+    let watched = server.cli(&["tasks", "watch", id, "--json"]);
+    let events: Vec<Value> = watched
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(events[0]["type"], "task.created");
+    assert_eq!(events.last().unwrap()["type"], "task.completed");
+
+    let plain = server.cli(&["tasks", "list"]);
+    assert!(!String::from_utf8(plain.stdout).unwrap().contains(['\u{1b}', '│']), "colour or borders off a terminal");
+}
+
+#[test]
+fn exit_codes_say_what_became_of_a_request() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let code = |arguments: &[&str]| server.cli(arguments).status.code().unwrap();
+    let submit = |agent, input| ["tasks", "submit", "--agent", agent, "--wait", "--input", input];
+
+    let failed = server.cli(&submit("dev.fail", r#"{"times":1,"temporary":false,"message":"broken"}"#));
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stderr(&failed).contains("broken"), "{}", stderr(&failed));
+    let refused = server.cli(&submit("dev.sleep", r#"{"ms":"soon"}"#));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("/input/ms"), "{}", stderr(&refused));
+    assert_eq!(code(&submit("dev.echo", "{not json")), 2);
+    assert_eq!(code(&submit("nobody", "{}")), 4);
+    assert_eq!(code(&["tasks", "get", NOBODY]), 4);
+    assert_eq!(code(&["tasks", "watch", NOBODY]), 4);
+    assert_eq!(code(&["agents", "show", "nobody"]), 4);
+
+    let sleeping = server.cli(&["tasks", "submit", "--agent", "dev.sleep", "--input", r#"{"ms":60000}"#, "--json"]);
+    let id = json(&sleeping)["id"].as_str().unwrap().to_owned();
+    assert_eq!(code(&["tasks", "cancel", &id]), 0);
+    assert_eq!(json(&server.cli(&["tasks", "get", &id, "--json"]))["state"], "cancelled");
+}
+
+#[test]
+fn watching_survives_a_restart_of_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    let (url, listen) = (server.url(), format!("127.0.0.1:{}", server.port()));
+    let sleeping = server.cli(&["tasks", "submit", "--agent", "dev.sleep", "--input", r#"{"ms":1500}"#, "--json"]);
+    let id = json(&sleeping)["id"].as_str().unwrap().to_owned();
+    let mut watching =
+        command(&["tasks", "watch", &id, "--json", "--server", &url]).stdout(Stdio::piped()).spawn().unwrap();
+    // Its first event has come when there is a line to read.
+    let mut out = watching.stdout.take().unwrap();
+    let mut first = [0; 1];
+    out.read_exact(&mut first).unwrap();
+    server.kill();
+    let _server = Server::start_with(data.path(), &["--listen", &listen]);
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert!(watching.wait().unwrap().success());
+    let text = format!("{}{rest}", first[0] as char);
+    let seqs: Vec<u64> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "an event came twice: {seqs:?}");
+    assert!(text.lines().last().unwrap().contains("task.completed"), "{text}");
+}
+
+#[test]
+fn settings_are_shown_with_their_origin_and_checked() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("sutazai.toml");
+    fs::write(&file, "max_running = 3\n").unwrap();
+    let with = |arguments: &[&str], variables: &[(&str, &str)]| {
+        command(arguments).env("SUTAZAI_CONFIG", &file).envs(variables.iter().copied()).output().unwrap()
+    };
+    let printed = json(&with(
+        &["config", "print", "--json", "--listen", "127.0.0.1:7"],
+        &[("MODEL_ID", "m"), ("PG_DSN", "postgres://u:secret@h/d")],
+    ));
+    let settings = &printed["settings"];
+    assert_eq!(settings["max_running"]["value"], "3");
+    assert!(settings["max_running"]["origin"].as_str().unwrap().ends_with("sutazai.toml"));
+    assert_eq!(settings["listen"]["origin"], "flag --listen");
+    assert_eq!(settings["model_id"]["origin"], "environment MODEL_ID");
+    assert!(printed.to_string().contains("PG_DSN is ignored") && !printed.to_string().contains("secret"), "{printed}");
+
+    assert_eq!(with(&["config", "check"], &[]).status.code(), Some(0));
+    let unknown = with(&["config", "check"], &[("SUTAZAI_LISTN", "x")]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("SUTAZAI_LISTEN"), "{}", stderr(&unknown));
+    let wrong = with(&["config", "check"], &[("SUTAZAI_MAX_RUNNING", "many")]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("max_running") && stderr(&wrong).contains("\"many\""), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let script = format!("'{}' openapi | head -c 10", env!("CARGO_BIN_EXE_sutazai-server"));
+    let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
+    assert_eq!(stderr(&output), "");
+    assert!(output.status.success());
+}
+
+#[test]
+fn unknown_models_are_not_found() {
+    let models = tempfile::tempdir().unwrap();
+    let directory = models.path().to_str().unwrap();
+    for verb in ["pull", "rm"] {
+        let output = run(&["models", verb, "no-such-model", "--models-dir", directory]);
+        assert_eq!(output.status.code(), Some(4), "{verb}: {}", stderr(&output));
+        assert!(stderr(&output).contains("models list"), "{}", stderr(&output));
+    }
+    let listed = json(&run(&["models", "list", "--json", "--models-dir", directory]));
+    assert!(listed["items"].as_array().unwrap().iter().any(|model| model["name"] == "all-minilm"));
+}

@@ -1,0 +1,217 @@
+//! Faults of the surroundings: a full disk, damaged models, documents that are none.
+//!
+//! What a machine lacks makes a case *ignored*, with the reason in its name, never passed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
+
+mod binary;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Output},
+};
+
+use binary::{Server, command, http, json, run, stderr};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let models = if arguments.list { None } else { binary::models() };
+    let no_models = models
+        .is_none()
+        .then_some("the embedded models are not here: sutazai-server models pull smollm2:135m all-minilm");
+    let disk = SmallDisk::mount(1);
+    let no_disk = disk.is_none().then_some("mounting a tmpfs needs root");
+    drop(disk);
+    let with_models = |test: fn(&Path)| {
+        let models = models.clone().unwrap_or_default();
+        move || test(&models)
+    };
+    let trials = vec![
+        trial("a_full_disk_refuses_and_loses_nothing", no_disk, a_full_disk_refuses_and_loses_nothing),
+        trial("an_empty_folder_has_no_answer", None, an_empty_folder_has_no_answer),
+        trial("documents_that_are_not_there_are_usage", None, documents_that_are_not_there_are_usage),
+        trial("a_binary_file_is_passed_over_by_name", no_models, with_models(a_binary_file_is_passed_over_by_name)),
+        trial("a_damaged_model_is_named", no_models, with_models(a_damaged_model_is_named)),
+        trial("an_unknown_model_is_named", no_models, with_models(an_unknown_model_is_named)),
+        trial("alone_and_served_answers_agree", no_models, with_models(alone_and_served_answers_agree)),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A case; one with a reason against it is ignored, and says why.
+fn trial(name: &str, missing: Option<&str>, test: impl FnOnce() + Send + 'static) -> Trial {
+    let run = move || -> Result<(), Failed> {
+        test();
+        Ok(())
+    };
+    match missing {
+        None => Trial::test(name, run),
+        Some(why) => Trial::test(format!("{name} ({why})"), run).with_ignored_flag(true),
+    }
+}
+
+/// A small file system of its own.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(megabytes: u32) -> Option<Self> {
+        let place = tempfile::tempdir().ok()?;
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(place))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+fn a_full_disk_refuses_and_loses_nothing() {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let disk = SmallDisk::mount(24).unwrap();
+        let server = Server::start(&disk.0.path().join("data"));
+        let (client, url) = (http(), format!("{}/api/v1/tasks", server.url()));
+        let submit = |input: Value| client.post(&url).json(&json!({ "agent": "dev.echo", "input": input })).send();
+
+        let mut acknowledged = Vec::new();
+        let refused = loop {
+            let answer = submit(json!({ "filler": "x".repeat(200_000) })).await.unwrap();
+            if answer.status() != 202 {
+                break answer;
+            }
+            acknowledged.push(answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned());
+            assert!(acknowledged.len() < 1_000, "24 MB hold more than 200 MB");
+        };
+        assert_eq!(refused.status(), 503, "{acknowledged:?}");
+        assert!(refused.headers().contains_key("retry-after"));
+        let problem: Value = refused.json().await.unwrap();
+        assert!(problem["code"].as_str().is_some_and(|code| code.contains("full")), "{problem}");
+
+        // Space returns: what was acknowledged is there and ends, and new tasks are taken.
+        let remount = ["-o", "remount,size=96m"];
+        assert!(Command::new("mount").args(remount).arg(disk.0.path()).status().unwrap().success());
+        for id in &acknowledged {
+            let task: Value = client.get(format!("{url}/{id}?wait=60s")).send().await.unwrap().json().await.unwrap();
+            assert_eq!(task["state"], "completed", "{id}: {}", task["error"]);
+        }
+        let again = submit(json!({})).await.unwrap();
+        assert_eq!(again.status(), 202, "{}", again.text().await.unwrap());
+        assert!(!server.log().contains("panicked"), "{}", server.log());
+    });
+}
+
+/// Runs `ask` in this process, away from any server that may run here.
+fn ask(docs: &Path, models: &Path, question: &str) -> Output {
+    let data = tempfile::tempdir().unwrap();
+    command(&["ask", question, "--json", "--docs"])
+        .arg(docs)
+        .args(["--data-dir".as_ref(), data.path().as_os_str(), "--models-dir".as_ref(), models.as_os_str()])
+        .output()
+        .unwrap()
+}
+
+fn an_empty_folder_has_no_answer() {
+    let (docs, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let output = server.cli(&["ask", "Anything?", "--json", "--docs", docs.path().to_str().unwrap()]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.to_lowercase().contains("no ") && output.stdout.is_empty(), "{text}");
+}
+
+fn documents_that_are_not_there_are_usage() {
+    let output = run(&["search", "x", "--docs", "/no/such/folder"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--docs PATH"), "{}", stderr(&output));
+}
+
+fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let docs = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(docs.path().join(name), bytes).unwrap());
+    docs
+}
+
+const CRANE: &str = "The Zellweger harbour crane lifts at most 37 tonnes.\n";
+const QUESTION: &str = "How many tonnes can the Zellweger harbour crane lift?";
+
+fn a_binary_file_is_passed_over_by_name(models: &Path) {
+    let binary: Vec<u8> = (0..5_000_u32).map(|n| (n * 7919 % 256) as u8).collect();
+    let docs = folder(&[("harbour.md", CRANE.as_bytes()), ("image.bin", &binary)]);
+    let output = ask(docs.path(), models, QUESTION);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("image.bin"), "{}", stderr(&output));
+    let answer = json(&output);
+    assert_eq!((&answer["found"], &answer["citations"][0]["path"]), (&true.into(), &"harbour.md".into()), "{answer}");
+}
+
+/// A copy of the models folder in which one file is not what it should be.
+fn damaged(models: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(models).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
+        let target = copy.path().join(entry.file_name());
+        fs::create_dir(&target).unwrap();
+        for file in fs::read_dir(entry.path()).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+            let copied: PathBuf = target.join(file.file_name().unwrap());
+            fs::copy(&file, &copied).unwrap();
+            if copied.extension().is_some_and(|extension| extension == "gguf") {
+                // The same length, so that only its reader can notice.
+                let length = fs::metadata(&copied).unwrap().len();
+                fs::write(&copied, vec![0xA5; length as usize]).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+fn a_damaged_model_is_named(models: &Path) {
+    let (docs, models) = (folder(&[("harbour.md", CRANE.as_bytes())]), damaged(models));
+    let output = ask(docs.path(), models.path(), QUESTION);
+    let text = stderr(&output);
+    assert!(!text.contains("panicked"), "{text}");
+    // The passage can still be quoted without the model; either way people are told which file is damaged.
+    assert!(text.contains("gguf") || text.contains("smollm2"), "exit {:?}: {text}", output.status.code());
+}
+
+fn an_unknown_model_is_named(models: &Path) {
+    let (docs, data) = (folder(&[("harbour.md", CRANE.as_bytes())]), tempfile::tempdir().unwrap());
+    let server = Server::start_with(data.path(), &["--models-dir", models.to_str().unwrap()]);
+    let input = json!({ "text": QUESTION, "docs": docs.path(), "model": "no-such-model" }).to_string();
+    let output = server.cli(&[
+        "tasks",
+        "submit",
+        "--agent",
+        "document-knowledge-manager",
+        "--input",
+        &input,
+        "--wait",
+        "--json",
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let error = &json(&output)["error"];
+    assert!(
+        error["code"] == "model_not_found" && error["message"].as_str().unwrap().contains("no-such-model"),
+        "{error}"
+    );
+}
+
+fn alone_and_served_answers_agree(models: &Path) {
+    let (docs, data) = (folder(&[("harbour.md", CRANE.as_bytes())]), tempfile::tempdir().unwrap());
+    let alone = json(&ask(docs.path(), models, QUESTION));
+    let server = Server::start_with(data.path(), &["--models-dir", models.to_str().unwrap()]);
+    let served = json(&server.cli(&["ask", QUESTION, "--json", "--docs", docs.path().to_str().unwrap()]));
+    assert_eq!(alone["citations"], served["citations"]);
+    let hits = json(&server.cli(&[
+        "search",
+        "crane capacity",
+        "--json",
+        "--limit",
+        "3",
+        "--docs",
+        docs.path().to_str().unwrap(),
+    ]));
+    assert!(hits["hits"][0]["text"].as_str().unwrap().contains("37 tonnes"), "{hits}");
+}

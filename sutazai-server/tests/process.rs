@@ -1,0 +1,204 @@
+//! The server as a process: how it starts, how it ends, and that it loses nothing when it is killed.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
+
+mod binary;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::process::ExitStatusExt,
+    time::Duration,
+};
+
+use binary::{PATIENCE, Server, http, run, stderr};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+
+/// Submits tasks one request each, many at a time: the line of each with its id, if it was acknowledged.
+async fn submit(url: &str, tasks: Vec<(String, Value)>) -> Vec<(String, String)> {
+    let client = http();
+    let submitted = stream::iter(tasks).map(|(line, task)| {
+        let request = client.post(format!("{url}/api/v1/tasks")).header("idempotency-key", &line).json(&task);
+        async move {
+            let answer = request.send().await.ok()?;
+            let task = (answer.status() == 202).then_some(answer)?.json::<Value>().await.ok()?;
+            Some((task["id"].as_str()?.to_owned(), line))
+        }
+    });
+    submitted.buffer_unordered(16).filter_map(|found| async { found }).collect().await
+}
+
+/// The task at its end.
+async fn finished(client: &reqwest::Client, url: &str, id: &str) -> Value {
+    let end = std::time::Instant::now() + 2 * PATIENCE;
+    loop {
+        let answer = client.get(format!("{url}/api/v1/tasks/{id}?wait=30s")).send().await.unwrap();
+        let task: Value = answer.json().await.unwrap();
+        if matches!(task["state"].as_str(), Some("completed" | "failed" | "cancelled")) {
+            return task;
+        }
+        assert!(std::time::Instant::now() < end, "task {id} does not end: {task}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_during_500_running_tasks_it_loses_none_and_ends_each_once() {
+    let data = tempfile::tempdir().unwrap();
+    let ledger = data.path().join("ledger");
+    fs::write(&ledger, "").unwrap();
+    let mut server = Server::start(data.path());
+    let mut acknowledged = HashMap::new();
+    for round in 0..20_u64 {
+        // Some wait long enough to be running at the kill, some write a line that must be there in the end.
+        let task = |n: u64| match n % 2 {
+            0 => json!({ "agent": "dev.append", "input": { "path": ledger, "line": format!("{round}-{n}") } }),
+            _ => json!({ "agent": "dev.sleep", "input": { "ms": 200 + n } }),
+        };
+        let tasks = (0..500).map(|n| (format!("{round}-{n}"), task(n))).collect();
+        let url = server.url();
+        let submitting = tokio::spawn(async move { submit(&url, tasks).await });
+        // A moment that differs from round to round, from the first request to the last task.
+        tokio::time::sleep(Duration::from_millis(5 + round * 47 % 600)).await;
+        server.kill();
+        acknowledged.extend(submitting.await.unwrap());
+        server = Server::start(data.path());
+    }
+    assert!(
+        acknowledged.len() > 500,
+        "only {} tasks were acknowledged: the kills came too early to say anything",
+        acknowledged.len()
+    );
+
+    let (client, url) = (http(), server.url());
+    let check = |(id, line): (String, String)| {
+        let (client, url) = (client.clone(), url.clone());
+        async move {
+            let task = finished(&client, &url, &id).await;
+            assert_eq!(task["state"], "completed", "{line} ended as {task}");
+            let events =
+                client.get(format!("{url}/api/v1/tasks/{id}/events")).send().await.unwrap().text().await.unwrap();
+            let terminal = events
+                .lines()
+                .filter(|line| ["event: task.completed", "event: task.failed", "event: task.cancelled"].contains(line))
+                .count();
+            assert_eq!(terminal, 1, "{line}: {events}");
+        }
+    };
+    stream::iter(acknowledged.clone()).map(check).buffer_unordered(16).collect::<Vec<()>>().await;
+
+    let text = fs::read_to_string(&ledger).unwrap();
+    let mut written: BTreeMap<&str, usize> = BTreeMap::new();
+    text.lines().for_each(|line| *written.entry(line).or_default() += 1);
+    let number = |line: &str| line.split_once('-').and_then(|(_, n)| n.parse::<u64>().ok());
+    assert!(written.keys().all(|line| number(line).is_some()), "a torn line in the ledger");
+    for line in acknowledged.values().filter(|line| number(line).is_some_and(|n| n % 2 == 0)) {
+        assert!(written.contains_key(line.as_str()), "{line} was acknowledged and never done");
+    }
+}
+
+#[test]
+fn bad_starts_are_one_clear_line_with_a_hint() {
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let busy = format!("127.0.0.1:{}", server.port());
+    let (here, there) = (data.path().to_str().unwrap(), other.path().to_str().unwrap());
+    let file = other.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    let old = tempfile::tempdir().unwrap();
+    fs::write(old.path().join("layout"), "0\n").unwrap();
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("a busy port", &["--data-dir", there, "--listen", &busy], server.port()),
+        ("two servers on one directory", &["--data-dir", here, "--listen", "127.0.0.1:0"], "in use by another server"),
+        ("reachable from outside", &["--data-dir", there, "--listen", "0.0.0.0:0"], "no authentication"),
+        ("another layout", &["--data-dir", old.path().to_str().unwrap()], "layout \"0\""),
+        ("a file in the way", &["--data-dir", file.to_str().unwrap()], "a-file"),
+        ("no place to write", &["--data-dir", "/proc/none"], "/proc/none"),
+        ("PostgreSQL", &["--data-dir", there, "--store", "postgres://u:secret@h/d"], "not built yet"),
+    ];
+    for (name, arguments, expected) in cases {
+        let output = run(&[&["serve"], *arguments].concat());
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {text}");
+        assert!(text.contains(expected) && text.contains("hint: "), "{name}: {text}");
+        assert!(!text.contains("panicked") && !text.contains("secret") && text.lines().count() == 2, "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("tasks.db"), vec![7; 8192]).unwrap();
+    let output = run(&["serve", "--data-dir", data.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("tasks.db"), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_running_tasks_finish_and_exits_0() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    let tasks = (0..20).map(|n| (n.to_string(), json!({ "agent": "dev.sleep", "input": { "ms": 800 } }))).collect();
+    let submitted = submit(&server.url(), tasks).await;
+    assert_eq!(submitted.len(), 20);
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0), "{}", server.log());
+    let server = Server::start(data.path());
+    let client = http();
+    for (id, _) in submitted {
+        let task = finished(&client, &server.url(), &id).await;
+        assert_eq!((&task["state"], &task["attempt"]), (&"completed".into(), &1.into()), "{task}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_the_grace_goes_on_at_the_next_start() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(data.path(), &["--drain-ms", "100"]);
+    let task = json!({ "agent": "dev.sleep", "input": { "ms": 2000 } });
+    let submitted = submit(&server.url(), vec![("long".into(), task)]).await;
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0), "{}", server.log());
+    let server = Server::start(data.path());
+    let task = finished(&http(), &server.url(), &submitted[0].0).await;
+    assert_eq!(
+        (&task["state"], &task["attempt"]),
+        (&"completed".into(), &1.into()),
+        "a release costs no attempt: {task}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_stops_at_once() {
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let data = tempfile::tempdir().unwrap();
+        let mut server = Server::start(data.path());
+        let task = json!({ "agent": "dev.sleep", "input": { "ms": 600_000 } });
+        assert_eq!(submit(&server.url(), vec![("long".into(), task)]).await.len(), 1);
+        server.signal(name);
+        let until = std::time::Instant::now() + PATIENCE;
+        while !server.log().contains("draining") {
+            assert!(std::time::Instant::now() < until, "{}", server.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.signal(name);
+        let status = server.ended();
+        assert_eq!((status.code(), status.signal()), (Some(code), None), "{}", server.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_do_not_hurt_it() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let (client, url) = (http(), format!("{}/api/v1/tasks", server.url()));
+    for body in ["{not json".to_owned(), "[]".into(), "x".repeat(20 << 20), "[".repeat(100_000)] {
+        // A server may answer and close before it has read a body that it refuses.
+        if let Ok(answer) = client.post(&url).header("content-type", "application/json").body(body).send().await {
+            assert!(answer.status().is_client_error(), "{}", answer.status());
+        }
+    }
+    let good = submit(&server.url(), vec![("good".into(), json!({ "agent": "dev.echo", "input": 1 }))]).await;
+    assert_eq!(finished(&client, &server.url(), &good[0].0).await["output"], 1);
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
