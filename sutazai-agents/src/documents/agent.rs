@@ -15,7 +15,7 @@ use super::{
     Timings, Tokens, Warning,
     answer::{NOT_FOUND, citations, grounded, prompt, stands},
     blocking,
-    evidence::evidence,
+    evidence::{Evidence, evidence},
     library::{Library, Snapshot},
     manifest,
     retrieve::{Passage, retrieve},
@@ -91,7 +91,8 @@ impl DocumentManager {
             threshold: input.threshold.unwrap_or(self.options.evidence.threshold),
             ..self.options.evidence
         };
-        let mut found = evidence(context, &snapshots, &passages, question, &vector, options).await?;
+        let Evidence { sentences: mut found, support } =
+            evidence(context, &snapshots, &passages, question, &vector, options).await?;
         // Only what stands in the files as they are now may be cited or told to the model.
         let (roots, cited) = (roots_of(&snapshots), citations(&found));
         let cited = blocking(move || Ok(verified(&roots, cited))).await?;
@@ -107,7 +108,7 @@ impl DocumentManager {
             timings_ms: Timings { index, retrieve, generate: 0.0, total: millis(began) },
             tokens: Tokens::default(),
             grounded: None,
-            support: None,
+            support,
             model: None,
             warnings: warnings(&snapshots),
         };
@@ -120,7 +121,6 @@ impl DocumentManager {
         let (text, by) = grounded(&reply.text, question, &found);
         answer.answer = text;
         answer.found = true;
-        answer.support = Some(best.support);
         answer.grounded = Some(by);
         answer.model = Some(model);
         answer.tokens =

@@ -49,7 +49,16 @@ pub(super) struct Sentence {
     pub support: f32,
 }
 
-/// The sentences of `passages` that support an answer to `question`, best first; empty if the documents do not hold one.
+/// What the passages say about a question.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence {
+    /// The sentences that support an answer, best first; empty if none reaches the threshold.
+    pub sentences: Vec<Sentence>,
+    /// The support of the best sentence, whether it reaches the threshold or not.
+    pub support: f32,
+}
+
+/// Looks for an answer to `question` in `passages`.
 pub(super) async fn evidence(
     context: &Context,
     snapshots: &[Snapshot],
@@ -57,7 +66,7 @@ pub(super) async fn evidence(
     question: &str,
     vector: &[f32],
     options: EvidenceOptions,
-) -> Result<Vec<Sentence>> {
+) -> Result<Evidence> {
     let (corpora, passages) =
         (snapshots.iter().map(|snapshot| snapshot.corpus.clone()).collect::<Vec<_>>(), passages.to_vec());
     let words = question.to_owned();
@@ -86,13 +95,13 @@ pub(super) async fn evidence(
     }
     let mut found: Vec<_> = candidates.into_iter().map(|(sentence, ..)| sentence).collect();
     found.sort_by(|a, b| b.support.total_cmp(&a.support));
-    let best = found.first().map_or(0.0, |sentence| sentence.support);
-    if best < options.threshold {
-        return Ok(Vec::new());
+    let support = found.first().map_or(0.0, |sentence| sentence.support);
+    if support < options.threshold {
+        return Ok(Evidence { sentences: Vec::new(), support });
     }
-    found.retain(|sentence| sentence.support >= best * options.also);
+    found.retain(|sentence| sentence.support >= support * options.also);
     found.truncate(options.quotes.max(1));
-    Ok(found)
+    Ok(Evidence { sentences: found, support })
 }
 
 /// The cosine of two unit vectors.

@@ -90,7 +90,7 @@ pub(super) async fn run(
                 false => report.added += 1,
             }
         }
-        write_group(context, store, &mut index, fresh, before as f64 / total as f64 * SHARE, total).await?;
+        write_group(context, store, &mut index, fresh, before, total).await?;
     }
     for file in index.files.values() {
         match &file.skipped {
@@ -197,39 +197,38 @@ fn refresh(found: &Found, known: Option<&FileRecord>, read_ms: i64, options: &Do
     }
 }
 
-/// Embeds and writes a group, then notes it as done: `manifest` says why in this order.
+/// Embeds and writes a group, then notes it as done: `manifest` says why in this order. `before` of `total` files were done before it.
 async fn write_group(
     context: &Context,
     store: &dyn VectorStore,
     index: &mut Index,
     group: Vec<Fresh>,
-    progress: f64,
+    before: usize,
     total: usize,
 ) -> Result<()> {
     let mut pending = Vec::new();
     let mut stale = Vec::new();
     let mut added = Vec::new();
+    let mut numbers = Vec::new();
     let mut done = Vec::new();
     for Fresh { record, chunks } in group {
         if let Some(chunks) = chunks {
-            let before = index.files.get(&record.path).map_or(0, |known| known.chunks);
-            let most = before.max(record.chunks);
+            let most = index.files.get(&record.path).map_or(0, |known| known.chunks).max(record.chunks);
             pending.push(FileRecord { hash: String::new(), skipped: None, chunks: most, ..record.clone() });
             stale.push((record.path.clone(), record.chunks, most));
             for (number, chunk) in (0_u32..).zip(chunks) {
                 added.push((chunk_id(&record.path, number), Stored { path: record.path.clone(), chunk }));
+                numbers.push(before + done.len() + 1);
             }
         }
         done.push(record);
     }
     index.collections.put_files(store, &pending).await?;
-    let (mut written, of) = (0, added.len());
-    for batch in added.chunks(BATCH) {
-        let current = batch.first().map(|(_, stored)| stored.path.as_str()).unwrap_or_default();
-        context.progress(
-            Some(progress),
-            format!("indexing {current} ({written} of {of} passages of this group, {total} files to read)"),
-        );
+    for (batch, numbers) in added.chunks(BATCH).zip(numbers.chunks(BATCH)) {
+        if let (Some((_, stored)), Some(number)) = (batch.first(), numbers.first()) {
+            let done = SHARE * *number as f64 / total as f64;
+            context.progress(Some(done), format!("indexing {} ({number} of {total})", stored.path));
+        }
         let texts: Vec<_> = batch.iter().map(|(_, stored)| stored.chunk.in_context()).collect();
         let vectors = context.embed(&texts).await?;
         let records = batch
@@ -238,7 +237,6 @@ async fn write_group(
             .map(|((id, stored), vector)| Ok(VectorRecord { id: id.clone(), vector, payload: fields(stored)? }))
             .collect::<Result<Vec<_>>>()?;
         store.upsert(&index.collections.chunks, records).await?;
-        written += batch.len();
     }
     for (record, (_, from, _)) in pending.iter().zip(&stale) {
         index.collections.trim(store, record, *from).await?;

@@ -77,8 +77,8 @@ pub struct Answer {
     pub tokens: Tokens,
     /// Who worded the answer; nobody where nothing was found.
     pub grounded: Option<Grounded>,
-    /// The support of the best sentence, 0 to 1, where one reached the threshold.
-    pub support: Option<f32>,
+    /// The support of the best sentence, 0 to 1, whether it reached the threshold or not.
+    pub support: f32,
     /// The chat model that was asked.
     pub model: Option<String>,
     /// Files that were passed over.
