@@ -19,7 +19,7 @@ use sutazai_benches::{
     stats::median,
 };
 use sutazai_core::{memory::MemoryTaskStore, prelude::*, store::TaskStore};
-use sutazai_store::task::SqliteStore;
+use sutazai_store::SqliteStore;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 

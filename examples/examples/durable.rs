@@ -3,7 +3,7 @@
 use std::{error::Error, path::Path, time::Duration};
 
 use sutazai_core::{prelude::*, task::TaskId};
-use sutazai_store::task::SqliteStore;
+use sutazai_store::SqliteStore;
 use tokio::runtime::Runtime;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
