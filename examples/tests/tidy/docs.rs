@@ -95,6 +95,8 @@ fn every_error_code_has_an_entry() {
     let known = anchors(&page);
     let calls = ["with_code(", "TaskError::new(", "AgentError::permanent(", "AgentError::temporary("];
     let mut codes: Vec<_> = calls.iter().flat_map(|call| strings_after(call, "sutazai-")).collect();
+    let is_code = |text: &str| text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    codes.extend(strings_after("ErrorKind::", "sutazai-").into_iter().filter(|(text, _)| is_code(text)));
     codes.retain(|(_, path)| !path.contains("/conformance/")); // suites make up codes of their own
     codes.extend(strings_after(" code(", "sutazai-server/src/http/codes.rs"));
     assert!(codes.len() > 20, "the rule looks for codes in the wrong way: {codes:?}");
