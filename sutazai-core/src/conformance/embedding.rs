@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 
 use crate::{
     error::Result,
     model::{EmbeddingModel, Embeddings},
 };
 
-/// Every case as one `#[tokio::test]`, against the model that the expression makes (it may use `.await`).
+/// Every case as one `#[tokio::test]`, against the model that the expression makes (it may use `.await`). Where tests are made at run
+/// time, [`cases`](crate::conformance::embedding::cases) has the same list.
 ///
 /// ```ignore
 /// sutazai_core::embedding_conformance!(HashedEmbedding::default());
 /// ```
 #[macro_export]
 macro_rules! embedding_conformance {
-    ($make:expr) => {
-        $crate::embedding_conformance!(@ $make;
-            describes_itself, an_empty_batch_is_free, vectors_are_unit_length, order_is_kept,
-            the_batch_changes_nothing, odd_texts_have_vectors, long_texts_are_cut, callers_do_not_mix);
+    (@list $rule:ident $($args:tt)*) => {
+        // Braces serve where items stand and where an expression stands.
+        $crate::embedding_conformance! { @$rule [
+            describes_itself, an_empty_batch_is_free, vectors_are_unit_length, order_is_kept, the_batch_changes_nothing,
+            odd_texts_have_vectors, long_texts_are_cut, callers_do_not_mix
+        ] $($args)* }
     };
-    (@ $make:expr; $($case:ident),*) => {
+    (@tests [$($case:ident),*] $make:expr) => {
         mod embedding_conformance {
             use super::*;
             $(
@@ -33,6 +36,19 @@ macro_rules! embedding_conformance {
             )*
         }
     };
+    (@table [$($case:ident),*]) => {
+        vec![$((stringify!($case), |model| Box::pin($crate::conformance::embedding::$case(model)))),*]
+    };
+    ($make:expr) => { $crate::embedding_conformance!(@list tests $make); };
+}
+
+/// One case: a name and what to run.
+pub type Case = (&'static str, fn(Arc<dyn EmbeddingModel>) -> BoxFuture<'static, Result<()>>);
+
+/// Every case, by name.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    crate::embedding_conformance!(@list table)
 }
 
 /// Rounding that another batch may bring.
