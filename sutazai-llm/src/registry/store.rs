@@ -1,0 +1,271 @@
+//! The models directory: which models are there, where their files are, and removing them.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use etcetera::BaseStrategy;
+use serde::Serialize;
+use sutazai_core::{Error, ErrorKind, Result};
+
+use super::{
+    catalogue::{Catalogue, KnownModel, Role},
+    download::{blocking, digest, io_error},
+    lock::Lock,
+    manifest::{Look, Manifest, ManifestFile, modified_ms},
+};
+
+/// A directory of models: `NAME/FILE`, `:` in a name written as `-`, beside a `manifest.json` that says what was checked.
+#[derive(Clone, Debug)]
+pub struct ModelStore {
+    root: Arc<Path>,
+    catalogue: Catalogue,
+}
+
+/// A model whose files are all there.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// What it is.
+    pub model: &'static KnownModel,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// What they are.
+    pub manifest: Manifest,
+}
+
+impl Installed {
+    /// The path of a file and what it should be.
+    pub fn file(&self, role: Role) -> Result<(PathBuf, &ManifestFile)> {
+        let file = self.manifest.file(role).ok_or_else(|| absent(self.model))?;
+        Ok((self.directory.join(&file.name), file))
+    }
+}
+
+/// A known model and its state on disk.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedModel {
+    /// What it is.
+    #[serde(flatten)]
+    pub model: &'static KnownModel,
+    /// Whether it is there.
+    pub state: ModelState,
+    /// Bytes it takes on this disk, partial files included.
+    pub disk_bytes: u64,
+    /// Where it is, or would be.
+    pub directory: PathBuf,
+    /// Where its files came from.
+    pub sources: Vec<String>,
+}
+
+/// Whether a model is on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "why")]
+pub enum ModelState {
+    /// All of it, checked when it came and unchanged since.
+    Ready,
+    /// A pull was begun and not ended.
+    Partial,
+    /// None of it.
+    Absent,
+    /// Something is wrong with what is there.
+    Damaged(String),
+}
+
+impl ModelStore {
+    /// The store in `root`, with the models that come with every build. Touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into().into(), catalogue: Catalogue::embedded() }
+    }
+
+    /// The store that the environment names: `SUTAZAI_MODELS_DIR`, else `sutazai/models` in the user's cache directory.
+    pub fn from_env() -> Result<Self> {
+        Self::default_root().map(Self::new)
+    }
+
+    /// The directory that the environment names.
+    pub fn default_root() -> Result<PathBuf> {
+        if let Some(path) = env::var_os("SUTAZAI_MODELS_DIR").filter(|path| !path.is_empty()) {
+            return Ok(path.into());
+        }
+        let base = etcetera::choose_base_strategy().map_err(|error| {
+            Error::new(ErrorKind::Invalid, "this user has no home directory; set SUTAZAI_MODELS_DIR")
+                .during("find models directory")
+                .because(error)
+        })?;
+        Ok(base.cache_dir().join("sutazai").join("models"))
+    }
+
+    /// The same directory with other known models.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The known models.
+    #[must_use]
+    pub fn catalogue(&self) -> Catalogue {
+        self.catalogue
+    }
+
+    /// Where a model's files are, or would be.
+    #[must_use]
+    pub fn directory(&self, model: &KnownModel) -> PathBuf {
+        self.root.join(model.directory())
+    }
+
+    pub(super) fn lock_path(&self, model: &KnownModel) -> PathBuf {
+        self.root.join(format!(".{}.lock", model.directory()))
+    }
+
+    /// The model of this name, if all its files are there with the right length. Does not read them.
+    ///
+    /// Code `model_not_found` for an unknown or absent one (the message says how to get it), `corrupt` for a damaged one.
+    pub async fn installed(&self, name: &str) -> Result<Installed> {
+        let model = self.catalogue.find(name)?;
+        let directory = self.directory(model);
+        blocking(move || {
+            let manifest = Manifest::read(&directory)?.ok_or_else(|| absent(model))?;
+            for known in model.files {
+                let file = manifest.file(known.role).ok_or_else(|| absent(model))?;
+                match file.look(&directory) {
+                    Look::Unchanged | Look::Touched => {}
+                    Look::Missing => return Err(absent(model)),
+                    Look::WrongSize(found) => return Err(damaged(model, wrong_size(file, found))),
+                }
+            }
+            Ok(Installed { model, directory, manifest })
+        })
+        .await?
+    }
+
+    /// Every known model and its state on disk. Reads a file again only if it was written since it was checked.
+    pub async fn list(&self) -> Result<Vec<ListedModel>> {
+        let store = self.clone();
+        blocking(move || store.catalogue.models().iter().map(|model| store.listed(model)).collect()).await
+    }
+
+    fn listed(&self, model: &'static KnownModel) -> ListedModel {
+        let directory = self.directory(model);
+        let (state, sources) = match Manifest::read(&directory) {
+            Err(error) => (ModelState::Damaged(error.report()), Vec::new()),
+            Ok(manifest) => {
+                let manifest = manifest.unwrap_or_else(|| Manifest::new(model.name));
+                let mut sources: Vec<_> = manifest.files.iter().map(|file| file.source.clone()).collect();
+                sources.dedup();
+                (state(model, &manifest, &directory), sources)
+            }
+        };
+        ListedModel { model, state, disk_bytes: size(&directory), directory, sources }
+    }
+
+    /// Reads every file of a model and compares its digest; code `corrupt` if one differs.
+    pub async fn verify(&self, name: &str) -> Result<Installed> {
+        let installed = self.installed(name).await?;
+        blocking(move || {
+            for file in &installed.manifest.files {
+                let path = installed.directory.join(&file.name);
+                let found = digest(&path, |_| {}).map_err(|error| io_error(&error, "read", &path))?;
+                if found != file.sha256 {
+                    return Err(damaged(
+                        installed.model,
+                        format!("the SHA-256 of {} is {found}, not {}", file.name, file.sha256),
+                    ));
+                }
+            }
+            Ok(installed)
+        })
+        .await?
+    }
+
+    /// Removes a model and what was begun of it; the bytes that this frees. Code `model_not_found` if nothing of it is there.
+    pub async fn remove(&self, name: &str) -> Result<u64> {
+        let model = self.catalogue.find(name)?;
+        let directory = self.directory(model);
+        if !tokio::fs::try_exists(&directory).await.unwrap_or(false) {
+            return Err(absent(model));
+        }
+        let _lock = Lock::acquire(self.lock_path(model), || {}).await?;
+        blocking(move || {
+            let freed = size(&directory);
+            match fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&error, "remove", &directory)),
+                _ => Ok(freed),
+            }
+        })
+        .await?
+    }
+}
+
+/// The entry, brought up to date, of a file whose digest holds. Reads the file only if it may have changed. Blocks.
+pub(super) fn check(directory: &Path, mut entry: ManifestFile, tell: impl FnMut(u64)) -> Option<ManifestFile> {
+    match entry.look(directory) {
+        Look::Unchanged => Some(entry),
+        Look::Touched => {
+            let path = directory.join(&entry.name);
+            entry.modified_ms = modified_ms(&fs::metadata(&path).ok()?);
+            (digest(&path, tell).ok()? == entry.sha256).then_some(entry)
+        }
+        Look::WrongSize(_) | Look::Missing => None,
+    }
+}
+
+fn state(model: &'static KnownModel, manifest: &Manifest, directory: &Path) -> ModelState {
+    let mut missing = 0;
+    for known in model.files {
+        let Some(file) = manifest.file(known.role) else {
+            missing += 1;
+            continue;
+        };
+        match file.look(directory) {
+            Look::Missing => missing += 1,
+            Look::WrongSize(found) => return ModelState::Damaged(wrong_size(file, found)),
+            _ if check(directory, file.clone(), |_| {}).is_none() => {
+                return ModelState::Damaged(format!("{} has changed; remove the model and pull it again", file.name));
+            }
+            _ => {}
+        }
+    }
+    match missing {
+        0 => ModelState::Ready,
+        _ if directory.is_dir() => ModelState::Partial,
+        _ => ModelState::Absent,
+    }
+}
+
+fn wrong_size(file: &ManifestFile, found: u64) -> String {
+    format!("{} has {found} of {} bytes", file.name, file.bytes)
+}
+
+fn absent(model: &KnownModel) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("this model is not on disk; get it with `sutazai-server models pull {}`", model.name),
+    )
+    .with_code("model_not_found")
+    .during("find model")
+    .about(model.name)
+}
+
+fn damaged(model: &KnownModel, what: String) -> Error {
+    let message = format!("{what}; remove the model and pull it again");
+    Error::new(ErrorKind::Corrupt, message).with_code("model_damaged").during("check model").about(model.name)
+}
+
+fn size(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(fs::Metadata::is_file)
+        .map(|file| file.len())
+        .sum()
+}
