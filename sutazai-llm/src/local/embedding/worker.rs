@@ -1,0 +1,150 @@
+//! The thread that holds the model: one at a time reads texts, and callers that wait are served together.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use sutazai_core::{Error, ErrorKind, Result, model::Embeddings};
+use tokio::sync::{mpsc, oneshot};
+
+use super::bert::SentenceBert;
+use crate::registry::Installed;
+
+/// Batches that may wait; further callers wait to hand theirs in.
+const QUEUE: usize = 64;
+/// Texts of different callers that are served together at most.
+const TOGETHER: usize = 64;
+
+/// A handle to the thread; the thread ends when the handle is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    name: &'static str,
+    context: usize,
+    dimension: usize,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    loaded: std::sync::Arc<AtomicBool>,
+}
+
+struct Job {
+    texts: Vec<String>,
+    files: Option<Installed>,
+    answer: oneshot::Sender<Result<Embeddings>>,
+}
+
+impl Worker {
+    pub(super) fn new(name: &'static str, context: usize, dimension: usize) -> Self {
+        Self { name, context, dimension, jobs: Mutex::default(), loaded: std::sync::Arc::default() }
+    }
+
+    /// Whether the weights are in memory.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// The vectors of `texts`, in order. `files` says where the weights are while they are not loaded.
+    pub(super) async fn embed(&self, texts: Vec<String>, files: Option<Installed>) -> Result<Embeddings> {
+        let (answer, answered) = oneshot::channel();
+        let ended =
+            || Error::new(ErrorKind::Internal, "the thread of the model died").during("embed with").about(self.name);
+        self.jobs()?.send(Job { texts, files, answer }).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// The way to the thread, which is started if there is none (or if it died).
+    fn jobs(&self) -> Result<mpsc::Sender<Job>> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = jobs.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        self.loaded.store(false, Ordering::Release);
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let state = State {
+            name: self.name,
+            context: self.context,
+            dimension: self.dimension,
+            model: None,
+            loaded: self.loaded.clone(),
+        };
+        thread::Builder::new().name("embedding".into()).spawn(move || state.run(receiver)).map_err(|error| {
+            Error::new(ErrorKind::Full, "the system gives no more threads")
+                .during("embed with")
+                .about(self.name)
+                .because(error)
+        })?;
+        *jobs = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+struct State {
+    name: &'static str,
+    context: usize,
+    dimension: usize,
+    model: Option<SentenceBert>,
+    loaded: std::sync::Arc<AtomicBool>,
+}
+
+impl State {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut texts = first.texts.len();
+            let mut together = vec![first];
+            while texts < TOGETHER
+                && let Ok(job) = jobs.try_recv()
+            {
+                texts += job.texts.len();
+                together.push(job);
+            }
+            // Whoever has gone needs no answer.
+            together.retain(|job| !job.answer.is_closed());
+            self.serve(together);
+        }
+    }
+
+    fn serve(&mut self, jobs: Vec<Job>) {
+        let mut all = Vec::new();
+        let mut waiting = Vec::new();
+        for mut job in jobs {
+            match self.load(job.files.take()) {
+                Ok(()) => {
+                    waiting.push((job.texts.len(), job.answer));
+                    all.append(&mut job.texts);
+                }
+                Err(error) => drop(job.answer.send(Err(error))),
+            }
+        }
+        let Some(model) = self.model.as_ref().filter(|_| !all.is_empty()) else { return };
+        let mut outcome = model.embed(&all).map(Vec::into_iter);
+        for (count, answer) in waiting {
+            let answered = match &mut outcome {
+                Ok(vectors) => {
+                    let (vectors, tokens): (_, Vec<u32>) = vectors.by_ref().take(count).unzip();
+                    Ok(Embeddings { vectors, tokens: tokens.iter().sum() })
+                }
+                Err(error) => Err(Error::new(ErrorKind::Internal, "the model failed")
+                    .during("embed with")
+                    .about(self.name)
+                    .because(error.report())),
+            };
+            let _ = answer.send(answered);
+        }
+    }
+
+    /// Loads the weights if they are not there. A failure is told, and tried again for the next caller.
+    fn load(&mut self, files: Option<Installed>) -> Result<()> {
+        if self.model.is_none() {
+            let files = files.ok_or_else(|| {
+                Error::new(ErrorKind::Unavailable, "the model is being loaded; try again")
+                    .during("embed with")
+                    .about(self.name)
+            })?;
+            self.model = Some(SentenceBert::load(&files, self.context, self.dimension)?);
+            self.loaded.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}

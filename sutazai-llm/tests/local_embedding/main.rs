@@ -1,0 +1,87 @@
+//! all-MiniLM-L6-v2 where its weights are on disk: its vectors are those of an independent implementation.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde::Deserialize;
+use sutazai_core::{
+    conformance::embedding,
+    model::{EmbeddingModel, EmbeddingModelExt},
+};
+use sutazai_llm::{local::LocalEmbedding, registry::ModelStore};
+
+const MODEL: &str = "all-minilm";
+
+type Outcome = Result<(), Failed>;
+type Case = fn(Arc<dyn EmbeddingModel>) -> BoxFuture<'static, Outcome>;
+
+fn main() {
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+    let model = ModelStore::from_env().and_then(|store| LocalEmbedding::new(store, MODEL)).unwrap();
+    // One model for all: loading it is most of the work.
+    let model: Arc<dyn EmbeddingModel> = Arc::new(model);
+    let here = runtime.block_on(model.ready()).is_ok() || std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_some();
+    // libtest has no place for the reason why a test is ignored but its name.
+    let named = |name: &str| if here { name.to_owned() } else { format!("{name} (needs `models pull {MODEL}`)") };
+    let trial =
+        |name: &str, run: Box<dyn FnOnce() -> Outcome + Send>| Trial::test(named(name), run).with_ignored_flag(!here);
+
+    let mut trials = Vec::new();
+    for (name, case) in embedding::cases() {
+        let (runtime, model) = (runtime.clone(), model.clone());
+        let run = move || runtime.block_on(case(model)).map_err(|error| error.report().into());
+        trials.push(trial(&format!("conformance::{name}"), Box::new(run)));
+    }
+    for (name, case) in [("vectors_are_the_reference_ones", vectors as Case), ("meaning_counts", meaning)] {
+        let (runtime, model) = (runtime.clone(), model.clone());
+        trials.push(trial(name, Box::new(move || runtime.block_on(case(model)))));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// Computed once in double precision from the same weights, by the formulas of the model, without this crate and without candle.
+#[derive(Deserialize)]
+struct Golden {
+    text: Option<String>,
+    repeat: Option<(String, usize)>,
+    tokens: u32,
+    vector: Vec<f32>,
+}
+
+fn vectors(model: Arc<dyn EmbeddingModel>) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move {
+        let goldens: Vec<Golden> = serde_json::from_str(include_str!("../goldens/all-minilm.json"))?;
+        let text = |golden: &Golden| match (&golden.text, &golden.repeat) {
+            (Some(text), _) => text.clone(),
+            (None, Some((text, times))) => text.repeat(*times),
+            (None, None) => String::new(),
+        };
+        let texts: Vec<_> = goldens.iter().map(text).collect();
+        let embeddings = model.embed(&texts).await?;
+        assert_eq!(embeddings.tokens, goldens.iter().map(|golden| golden.tokens).sum::<u32>());
+        for ((golden, found), text) in goldens.iter().zip(&embeddings.vectors).zip(&texts) {
+            let cosine = cosine(&golden.vector, found);
+            assert!(cosine > 0.999_999, "{text}: {cosine}");
+        }
+        Ok(())
+    })
+}
+
+fn meaning(model: Arc<dyn EmbeddingModel>) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move {
+        let question = model.embed_one("How do I make sure that no work is lost when a machine crashes?").await?;
+        let near = model
+            .embed_one("Tasks are written to disk before they are acknowledged, so they survive a power failure.")
+            .await?;
+        let far = model.embed_one("The restaurant serves fresh pasta with tomatoes and basil.").await?;
+        let (near, far) = (cosine(&question, &near), cosine(&question, &far));
+        assert!(near > far + 0.2, "{near} {far}");
+        Ok(())
+    })
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
