@@ -1,4 +1,5 @@
 //! The suites that every backend of a trait must pass, this crate's own and other people's alike.
 
 pub mod embedding;
+pub mod task;
 pub mod vector;

@@ -1,0 +1,5 @@
+//! Backends of `TaskStore`.
+
+mod sqlite;
+
+pub use self::sqlite::{SqliteConfig, SqliteStore, Synchronous};
