@@ -1,0 +1,195 @@
+//! Request bodies: read within limits, parsed once, and refused with the place of the fault.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, BodyDataStream, Bytes},
+    extract::{FromRequest, Request},
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use sutazai_core::Payload;
+
+use super::{problem::Problem, state::AppState, strict::check_depth};
+
+/// What is read and thrown away of a body that is too large, so that a client that writes before it reads sees the answer.
+const DRAIN_BYTES: usize = 64 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+/// The bytes of a body that says it is JSON.
+pub(super) struct JsonBody(Bytes);
+
+impl JsonBody {
+    /// Reads it as a `T`: malformed JSON is 400, JSON that does not fit 422 with the places at fault.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        parse(&self.0)
+    }
+
+    /// Takes the whole body as one document.
+    pub(super) fn payload(&self) -> Result<Payload, Problem> {
+        let payload = self.parse()?;
+        check_depth(&payload, "")?;
+        Ok(payload)
+    }
+}
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let options = state.options();
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            let detail = "the body must be JSON: send content-type application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        let reading = read(body, &parts.headers, options.body_limit);
+        match tokio::time::timeout(options.request_timeout, reading).await {
+            Ok(bytes) => bytes.map(Self),
+            Err(_) => Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the body did not arrive in time; send it again",
+            )),
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+        || (kind.len() > 12
+            && kind[..12].eq_ignore_ascii_case("application/")
+            && kind.to_ascii_lowercase().ends_with("+json"))
+}
+
+async fn read(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        // Who waits for `100 Continue` has sent nothing yet and need not.
+        let drain = !headers.contains_key(header::EXPECT);
+        return Err(too_large(drain.then_some(stream), limit).await);
+    }
+    let Some(first) = next(&mut stream).await? else { return Ok(Bytes::new()) };
+    let Some(second) = next(&mut stream).await? else { return Ok(first) };
+    let mut whole = BytesMut::with_capacity(declared.unwrap_or(0).max(first.len() + second.len()));
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&second);
+    while whole.len() <= limit {
+        match next(&mut stream).await? {
+            Some(chunk) => whole.extend_from_slice(&chunk),
+            None => return Ok(whole.freeze()),
+        }
+    }
+    Err(too_large(Some(stream), limit).await)
+}
+
+async fn next(stream: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+    stream
+        .next()
+        .await
+        .transpose()
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "the body ended before it was complete"))
+}
+
+async fn too_large(rest: Option<BodyDataStream>, limit: usize) -> Problem {
+    if let Some(mut rest) = rest {
+        let mut left = DRAIN_BYTES;
+        let drain = async {
+            while let Some(Ok(chunk)) = rest.next().await {
+                left = left.saturating_sub(chunk.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+    }
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the body is larger than the limit of {limit} bytes"),
+    )
+}
+
+/// Reads JSON strictly.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|_| explain::<T>(bytes))
+}
+
+/// Reads once more, slowly, to say what is wrong and where.
+fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
+    let malformed = |why: String| Problem::new(StatusCode::BAD_REQUEST, "malformed_json", why);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return malformed(format!("the body is not UTF-8 from byte {}", error.valid_up_to())),
+    };
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return malformed(format!("the body is not JSON: {error}"));
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => malformed("the body is not one JSON document".into()),
+        Err(error) => {
+            let path = pointer(error.path());
+            Problem::field(path, without_position(&error.into_inner()))
+        }
+    }
+}
+
+/// Serde's path as a JSON pointer (RFC 6901).
+pub(super) fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(format!("/{index}")),
+            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// The message without ` at line 1 column 9`: the pointer says where.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&position).map(str::to_owned).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use sutazai_core::task::RetryPolicy;
+
+    use super::*;
+    use crate::http::strict::Object;
+
+    fn status<T: DeserializeOwned>(bytes: &[u8]) -> (u16, String) {
+        let problem = parse::<Object<T>>(bytes).err().unwrap();
+        let view = serde_json::to_value(problem.view("")).unwrap();
+        (problem.status().as_u16(), view["errors"][0]["path"].as_str().unwrap_or("-").to_owned())
+    }
+
+    #[test]
+    fn malformed_is_400_and_wrong_is_422_with_the_place() {
+        type Policies = std::collections::BTreeMap<String, RetryPolicy>;
+        for malformed in [&b"{not json"[..], b"", b"{} {}", b"{\"a\":\"\xff\"}", b"{\"a\":1,}", b"{\"a\":{\"no\":1}"] {
+            assert_eq!(status::<Policies>(malformed), (400, "-".into()), "{malformed:?}");
+        }
+        assert_eq!(status::<Policies>(b"[]"), (422, String::new()));
+        assert_eq!(status::<Policies>(br#"{"a/b":{"max_ms":"x"}}"#), (422, "/a~1b/max_ms".into()));
+        assert_eq!(status::<Policies>(br#"{"a":{"max_ms":1,"max_ms":2}}"#).0, 422);
+        assert_eq!(status::<Policies>(br#"{"a":{"other":1}}"#), (422, "/a/other".into()));
+    }
+
+    #[test]
+    fn only_json_counts_as_json() {
+        let kind = |value: &str| is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]));
+        assert!(kind("application/json") && kind("Application/JSON; charset=utf-8") && kind("application/ld+json"));
+        assert!(!kind("text/plain") && !kind("application/jsonx") && !kind("") && !kind("text/x+json"));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

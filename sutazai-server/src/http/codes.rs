@@ -1,0 +1,154 @@
+//! The codes of problem documents, as data: what each means and what to do. `/docs/errors` shows this table.
+
+use serde::Serialize;
+
+/// One code.
+#[derive(Debug, Serialize)]
+pub(super) struct Code {
+    /// Stable, `snake_case`.
+    pub(super) code: &'static str,
+    /// The statuses it comes with.
+    pub(super) statuses: &'static [u16],
+    /// The kind of problem, for people.
+    pub(super) title: &'static str,
+    /// What it means and what to do.
+    pub(super) help: &'static str,
+}
+
+const fn code(code: &'static str, statuses: &'static [u16], title: &'static str, help: &'static str) -> Code {
+    Code { code, statuses, title, help }
+}
+
+/// Every code this server gives, by name.
+pub(super) const CODES: &[Code] = &[
+    code(
+        "agent_not_found",
+        &[404, 422],
+        "No such agent",
+        "404 for an address, 422 for a body that names it. `GET /api/v1/agents` lists the agents.",
+    ),
+    code(
+        "agent_required",
+        &[422],
+        "No agent named or found",
+        "Name an `agent` or a `capability`, or say in `input.text` what is to be done.",
+    ),
+    code(
+        "body_too_large",
+        &[413],
+        "Request body too large",
+        "Send less at once: split a batch, or hand large data over as files that the agent reads.",
+    ),
+    code("cancelled", &[409], "Cancelled", "The work was cancelled while the request waited for it."),
+    code(
+        "capability_not_found",
+        &[422],
+        "No agent with this capability",
+        "`GET /api/v1/agents` shows what the agents can do.",
+    ),
+    code("conflict", &[409], "Conflict", "The request contradicts what is already there. Read it again, then decide."),
+    code(
+        "full",
+        &[503],
+        "No room",
+        "A bounded queue, pool or disk is full. Come back after `Retry-After`, or make room.",
+    ),
+    code(
+        "host_not_allowed",
+        &[421],
+        "Host not allowed",
+        "The `Host` header names neither this machine's loopback nor an allowed host: a page elsewhere may be trying to \
+         reach this server through your browser (DNS rebinding). Add the name to the allowed hosts if it is yours.",
+    ),
+    code(
+        "idempotency_conflict",
+        &[409],
+        "Idempotency key used with another request",
+        "The key belongs to an earlier request with another body. Use a new key for a new request.",
+    ),
+    code(
+        "internal",
+        &[500],
+        "Internal error",
+        "A fault of this program. The server's log has more under the request id.",
+    ),
+    code("invalid", &[422], "Invalid request", "The request is well-formed but wrong; `errors` names the fields."),
+    code(
+        "invalid_input",
+        &[422],
+        "Input does not fit the agent",
+        "`errors` names the fields; the agent's `input_schema` says what it takes.",
+    ),
+    code("job_not_found", &[404], "No such job", "The id is unknown, or the job is another agent's."),
+    code(
+        "malformed_json",
+        &[400],
+        "Malformed JSON",
+        "The body is not one JSON document in UTF-8; `detail` says where.",
+    ),
+    code("method_not_allowed", &[405], "Method not allowed", "The `Allow` header lists the methods of this address."),
+    code(
+        "model_not_found",
+        &[503],
+        "Model not configured",
+        "The request needs a model that this server has not. `models list` shows the models, `models pull NAME` gets one.",
+    ),
+    code(
+        "model_unavailable",
+        &[503],
+        "Model not ready",
+        "A model that the request needs is not on disk or does not answer; `detail` says what to do.",
+    ),
+    code("not_found", &[404], "No such address", "`/docs` lists the addresses of this server."),
+    code(
+        "origin_not_allowed",
+        &[403],
+        "Origin not allowed",
+        "A page of another origin may not change anything here. Send the request from this server's own pages or from a program.",
+    ),
+    code("request_timeout", &[408], "Request took too long", "The body did not arrive in time. Send it again."),
+    code("shutting_down", &[503], "Shutting down", "The server takes no new work. Come back after `Retry-After`."),
+    code("stale", &[409], "Changed meanwhile", "Somebody else changed it first. Read it again, then decide."),
+    code("task_finished", &[409], "Task has ended", "What has ended stays as it is; `GET` shows its outcome."),
+    code(
+        "task_not_found",
+        &[404],
+        "No such task",
+        "The id is unknown or not a task's id. `GET /api/v1/tasks` lists tasks.",
+    ),
+    code(
+        "timeout",
+        &[504],
+        "Timed out",
+        "The answer took too long. The work may still be done: read before you repeat it.",
+    ),
+    code(
+        "unavailable",
+        &[503],
+        "Unavailable",
+        "A part the request needs does not answer; `/ready` says which. Come back after `Retry-After`.",
+    ),
+    code(
+        "unsupported",
+        &[422],
+        "Not supported",
+        "The backend in use cannot do that; its capabilities say what it can.",
+    ),
+    code("unsupported_media_type", &[415], "Not JSON", "Send `Content-Type: application/json`."),
+];
+
+/// The entry of `code`.
+pub(super) fn find(code: &str) -> Option<&'static Code> {
+    CODES.binary_search_by(|entry| entry.code.cmp(code)).ok().map(|index| &CODES[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_names_are_unique() {
+        assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        assert!(CODES.iter().all(|entry| !entry.statuses.is_empty()));
+    }
+}

@@ -1,0 +1,60 @@
+//! Cursors of lists: opaque to clients, so that what they hold may change.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sutazai_core::task::TaskId;
+
+use super::problem::Problem;
+
+const TASK: u8 = 1;
+const NAME: u8 = 2;
+
+/// After this task.
+pub(super) fn of_task(id: TaskId) -> String {
+    write(TASK, id.as_bytes())
+}
+
+/// After this name.
+pub(super) fn of_name(name: &str) -> String {
+    write(NAME, name.as_bytes())
+}
+
+/// Reads a cursor of [`of_task`].
+pub(super) fn task(text: &str) -> Result<TaskId, Problem> {
+    let bytes = read(TASK, text).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(TaskId::from_bytes).ok_or_else(refused)
+}
+
+/// Reads a cursor of [`of_name`].
+pub(super) fn name(text: &str) -> Result<String, Problem> {
+    read(NAME, text).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refused)
+}
+
+fn write(kind: u8, bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode([&[kind], bytes].concat())
+}
+
+fn read(kind: u8, text: &str) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (&first, rest) = bytes.split_first()?;
+    (first == kind).then(|| rest.to_vec())
+}
+
+fn refused() -> Problem {
+    Problem::field("/cursor", "not a cursor of this list; take `next_cursor` of the page before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_as_it_was_written_and_nothing_else_does() {
+        let id = TaskId::from_bytes([7; 16]);
+        assert_eq!(task(&of_task(id)).unwrap(), id);
+        assert_eq!(name(&of_name("dev.echo")).unwrap(), "dev.echo");
+        for bad in ["", "\0garbage", "AQ", &of_name("dev.echo"), "%00"] {
+            assert!(task(bad).is_err(), "{bad:?}");
+        }
+        assert!(name(&of_task(id)).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! The one layer around every route: who may speak, request ids, time limits, panics, security headers, problem documents, metrics.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use uuid::Uuid;
+
+use super::{guard, problem::Problem, state::AppState};
+use crate::metrics::Routes;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the edge of a group of routes needs.
+pub(super) struct Edge {
+    state: AppState,
+    routes: Arc<Routes>,
+    /// How long an answer may take, its body included; `None` for routes that wait on purpose.
+    limit: Option<Duration>,
+    ids: Arc<RequestIds>,
+}
+
+impl Edge {
+    pub(super) fn new(
+        state: &AppState,
+        routes: &Arc<Routes>,
+        ids: &Arc<RequestIds>,
+        limit: Option<Duration>,
+    ) -> Arc<Self> {
+        Arc::new(Self { state: state.clone(), routes: Arc::clone(routes), limit, ids: Arc::clone(ids) })
+    }
+}
+
+/// The id of a request that has passed the edge.
+pub(super) fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+/// Carries one request through.
+pub(super) async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = edge.ids.of(request.headers());
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let allowed = &edge.state.options().allowed_hosts;
+    let mut response = match guard::check(&method, request.uri(), request.headers(), allowed) {
+        Ok(()) => answer(next.run(request), edge.limit).await,
+        Err(problem) => problem.into_response(),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = write(&problem, &id, response.headers());
+    }
+    dress(response.headers_mut(), id);
+    edge.routes.observe(&method, path.as_ref().map(MatchedPath::as_str), response.status(), began.elapsed());
+    response
+}
+
+async fn answer(work: impl Future<Output = Response>, limit: Option<Duration>) -> Response {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let outcome = match limit {
+        None => work.await,
+        Some(limit) => match tokio::time::timeout(limit, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let detail = "the answer took too long; the work may still be done: read before you repeat it";
+                return Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).into_response();
+            }
+        },
+    };
+    outcome
+        .unwrap_or_else(|panic| Problem::internal(format!("a handler panicked: {}", message(&*panic))).into_response())
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// The document of a problem, with the headers that the handler had set; faults of ours go to the log.
+fn write(problem: &Problem, id: &HeaderValue, headers: &HeaderMap) -> Response {
+    let id = id.to_str().unwrap_or_default();
+    if let Some(report) = problem.report() {
+        tracing::error!(request_id = id, code = problem.code(), report, "a request failed");
+    }
+    let mut response = problem.respond(id);
+    if let Some(allow) = headers.get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    response
+}
+
+fn dress(headers: &mut HeaderMap, id: HeaderValue) {
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}
+
+/// Where the ids of requests without one come from: unique among processes and within this one.
+pub(super) struct RequestIds {
+    process: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        // The last 8 of a UUIDv7's 16 bytes are random.
+        let process = Uuid::now_v7().simple().to_string().split_off(20);
+        Self { process, next: AtomicU64::new(1) }
+    }
+
+    /// The caller's, if it sent a sane one, else a new one.
+    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        if let Some(id) = headers.get(REQUEST_ID).filter(|id| is_sane(id.as_bytes())) {
+            return id.clone();
+        }
+        let id = format!("{}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+fn is_sane(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sane_id_of_the_caller_is_kept() {
+        let ids = RequestIds::new();
+        let of = |id: &[u8]| ids.of(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]));
+        assert_eq!(of(b"abc-123"), "abc-123");
+        for strange in [&b""[..], b"a b", b"<script>", b"\xfc", &[b'x'; 129]] {
+            assert_ne!(of(strange).as_bytes(), strange);
+        }
+        assert_ne!(ids.of(&HeaderMap::new()), ids.of(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,71 @@
+//! A task's events as a stream that can be resumed (server-sent events).
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as Sent, KeepAlive, Sse},
+    },
+};
+use futures_util::{StreamExt, future};
+use sutazai_core::{
+    Result,
+    task::{Event, TaskId},
+};
+
+use super::{path::Id, problem::Problem, problem::ProblemView, reply::Reply, state::AppState, views::EventView};
+
+/// A silent stream sends a comment so often, well within the 15 s that clients may rely on.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Follow a task
+///
+/// Every event of the task from the first, or after `Last-Event-ID`, then live. The stream ends after the event that ends the task.
+#[utoipa::path(
+    get, path = "/api/v1/tasks/{id}/events", tag = "tasks", operation_id = "follow_task",
+    params(
+        ("id" = String, Path, description = "The task's id"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The number of the last event seen"),
+    ),
+    responses(
+        (status = 200, description = "Server-sent events; `data` is an event", body = EventView, content_type = "text/event-stream"),
+        (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn follow(State(state): State<AppState>, Id(id): Id, headers: HeaderMap) -> Reply {
+    state.orchestrator().task(id).await?;
+    stream(&state, id, &headers)
+}
+
+/// The events of a task that exists.
+pub(super) fn stream(state: &AppState, id: TaskId, headers: &HeaderMap) -> Reply {
+    let after = match headers.get("last-event-id").map(HeaderValue::as_bytes) {
+        None | Some(b"") => 0,
+        Some(text) => std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Problem::field("/last_event_id", "Last-Event-ID is not the number of an event"))?,
+    };
+    let events = state.orchestrator().events(id, after);
+    // A fault ends the stream as a lost connection would: the client resumes where it was.
+    let events = events
+        .map(|event| event.and_then(|event| encode(&event)))
+        .take_while(move |event| {
+            if let Err(error) = event {
+                tracing::error!(task = %id, error = %error.report(), "a stream of events ended early");
+            }
+            future::ready(event.is_ok())
+        })
+        .take_until(state.closing().clone().cancelled_owned());
+    let mut response: Response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn encode(event: &Event) -> Result<Sent> {
+    let data = sutazai_core::Payload::of(event)?;
+    Ok(Sent::default().id(event.seq.to_string()).event(event.kind.name()).data(data.as_str()))
+}

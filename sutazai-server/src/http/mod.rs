@@ -1,0 +1,30 @@
+//! The HTTP API: one router over the orchestrator, one edge around it, one document that describes both.
+
+mod agents;
+mod body;
+mod build;
+mod codes;
+mod cursor;
+mod docs;
+mod edge;
+mod events;
+mod guard;
+mod jobs;
+mod operators;
+mod path;
+mod problem;
+mod query;
+mod reply;
+mod router;
+mod serve;
+mod state;
+mod strict;
+mod tasks;
+mod views;
+
+pub use self::{
+    build::BuildInfo,
+    router::{openapi, router},
+    serve::serve,
+    state::{AppState, Options},
+};

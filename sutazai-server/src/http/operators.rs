@@ -1,0 +1,188 @@
+//! What operators and their tools ask: is it alive, is it ready, how is it doing, which build is it.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use sutazai_core::{
+    Result,
+    agent::{AgentDescriptor, ModelRole},
+};
+use utoipa::ToSchema;
+
+use super::{
+    build::BuildInfo,
+    reply::{Reply, document, json},
+    state::AppState,
+    views::Availability,
+};
+use crate::metrics::CONTENT_TYPE;
+
+/// That the process lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health<'a> {
+    /// `ok`.
+    #[schema(example = "ok")]
+    pub(super) status: &'a str,
+    pub(super) version: &'a str,
+    /// Seconds since the start.
+    pub(super) uptime_s: u64,
+}
+
+/// Is it alive?
+#[utoipa::path(get, path = "/health", tag = "operators", operation_id = "health",
+    responses((status = 200, description = "The process lives", body = Health<'static>)))]
+pub(super) async fn health(State(state): State<AppState>) -> Reply {
+    let version = env!("CARGO_PKG_VERSION");
+    json(StatusCode::OK, &Health { status: "ok", version, uptime_s: state.uptime().as_secs() }, 128)
+}
+
+/// Which build is it?
+#[utoipa::path(get, path = "/version", tag = "operators", operation_id = "version",
+    responses((status = 200, description = "The build", body = BuildInfo)))]
+pub(super) async fn version() -> Reply {
+    json(StatusCode::OK, &BuildInfo::current(), 256)
+}
+
+/// Whether work can be done, and what is missing.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ok` or `unavailable`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// What was looked at.
+    checks: BTreeMap<&'static str, Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Check {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// What is wrong and what to do.
+    detail: Option<String>,
+}
+
+impl From<Result<()>> for Check {
+    fn from(outcome: Result<()>) -> Self {
+        match outcome {
+            Ok(()) => Self { status: "ok", detail: None },
+            Err(error) => Self { status: "unavailable", detail: Some(error.to_string()) },
+        }
+    }
+}
+
+impl Readiness {
+    /// Of the server: the store answers and work is taken.
+    async fn of_server(state: &AppState) -> Self {
+        Self::from_iter([("store", state.orchestrator().ping().await.into())])
+    }
+
+    /// Of one agent: also its models are on disk.
+    pub(super) async fn of_agent(state: &AppState, agent: &AgentDescriptor) -> Self {
+        let Self { mut checks, .. } = Self::of_server(state).await;
+        for role in &agent.models {
+            checks.insert(check_name(*role), check_model(state, *role).await.into());
+        }
+        Self::from_iter(checks)
+    }
+
+    /// Of every kind of model, once for a list of agents.
+    pub(super) async fn of_models(state: &AppState) -> Self {
+        let mut checks = BTreeMap::new();
+        for role in [ModelRole::Chat, ModelRole::Embedding] {
+            checks.insert(check_name(role), check_model(state, role).await.into());
+        }
+        Self::from_iter(checks)
+    }
+
+    /// Whether what `agent` calls is there, by these checks.
+    pub(super) fn availability(&self, agent: &AgentDescriptor) -> Availability {
+        let ok = |role: &ModelRole| self.checks.get(check_name(*role)).is_some_and(|check| check.status == "ok");
+        if agent.models.iter().all(ok) { Availability::Ready } else { Availability::Unavailable }
+    }
+
+    /// 200, or 503 with when to ask again.
+    pub(super) fn reply(&self) -> Reply {
+        if self.status == "ok" {
+            return json(StatusCode::OK, self, 256);
+        }
+        let mut response = json(StatusCode::SERVICE_UNAVAILABLE, self, 512)?;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        Ok(response)
+    }
+}
+
+impl FromIterator<(&'static str, Check)> for Readiness {
+    fn from_iter<I: IntoIterator<Item = (&'static str, Check)>>(checks: I) -> Self {
+        let checks = BTreeMap::from_iter(checks);
+        let ok = checks.values().all(|check: &Check| check.status == "ok");
+        Self { status: if ok { "ok" } else { "unavailable" }, checks }
+    }
+}
+
+fn check_name(role: ModelRole) -> &'static str {
+    match role {
+        ModelRole::Chat => "chat_model",
+        ModelRole::Embedding => "embedding_model",
+    }
+}
+
+async fn check_model(state: &AppState, role: ModelRole) -> Result<()> {
+    let models = state.orchestrator().models();
+    match role {
+        ModelRole::Chat => models.chat(None)?.ready().await,
+        ModelRole::Embedding => models.embedding(None)?.ready().await,
+    }
+}
+
+/// Is it ready for work?
+#[utoipa::path(get, path = "/ready", tag = "operators", operation_id = "ready",
+    responses(
+        (status = 200, description = "The store answers", body = Readiness),
+        (status = 503, description = "Something is missing", body = Readiness),
+    ))]
+pub(super) async fn ready(State(state): State<AppState>) -> Reply {
+    Readiness::of_server(&state).await.reply()
+}
+
+/// How is it doing?
+#[utoipa::path(get, path = "/metrics", tag = "operators", operation_id = "metrics",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(state): State<AppState>) -> Reply {
+    let text = state.metrics().text(state.orchestrator().running(), None)?;
+    Ok(document(StatusCode::OK, CONTENT_TYPE, text))
+}
+
+/// The description of this API
+#[utoipa::path(get, path = "/openapi.json", tag = "operators", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+pub(super) async fn openapi() -> Reply {
+    Ok(document(StatusCode::OK, "application/json", super::docs::document()?))
+}
+
+/// The API for people
+#[utoipa::path(get, path = "/docs", tag = "operators", operation_id = "docs",
+    responses((status = 200, description = "A page that needs nothing from outside", body = String, content_type = "text/html")))]
+pub(super) async fn docs() -> Reply {
+    Ok(page(super::docs::reference()?))
+}
+
+/// The codes of errors for people
+#[utoipa::path(get, path = "/docs/errors", tag = "operators", operation_id = "docs_errors",
+    responses((status = 200, description = "What each code means and what to do", body = String, content_type = "text/html")))]
+pub(super) async fn docs_errors() -> Reply {
+    Ok(page(super::docs::errors()?))
+}
+
+fn page(html: bytes::Bytes) -> axum::response::Response {
+    let mut response = document(StatusCode::OK, "text/html; charset=utf-8", html).into_response();
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+}

@@ -1,0 +1,49 @@
+//! What stands in an address: ids and names.
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::request::Parts,
+};
+use sutazai_core::{agent::AgentDescriptor, task::TaskId};
+
+use super::{problem::Problem, state::AppState};
+
+/// The `{id}` of a task.
+pub(super) struct Id(pub(super) TaskId);
+
+impl FromRequestParts<AppState> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let text = param(parts, state, "id").await.unwrap_or_default();
+        text.parse().map(Self).map_err(|_| Problem::not_found("task_not_found", format!("{text:?} is not a task's id")))
+    }
+}
+
+/// The `{name}` of a registered agent.
+pub(super) struct AgentName(pub(super) String);
+
+impl AgentName {
+    pub(super) fn descriptor<'a>(&self, state: &'a AppState) -> Result<&'a AgentDescriptor, Problem> {
+        state.orchestrator().agent(&self.0).ok_or_else(|| no_agent(&self.0))
+    }
+}
+
+impl FromRequestParts<AppState> for AgentName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let name = param(parts, state, "name").await.unwrap_or_default();
+        if state.orchestrator().agent(&name).is_some() { Ok(Self(name)) } else { Err(no_agent(&name)) }
+    }
+}
+
+fn no_agent(name: &str) -> Problem {
+    Problem::not_found("agent_not_found", format!("there is no agent {name:?}; /api/v1/agents lists them"))
+}
+
+/// A parameter's text; `None` if it is not UTF-8.
+async fn param(parts: &mut Parts, state: &AppState, key: &str) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, state).await.ok()?;
+    params.iter().find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+}

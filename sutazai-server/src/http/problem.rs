@@ -1,0 +1,214 @@
+//! Every error of the API: a problem document (RFC 9457) with a stable code.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use sutazai_core::{Error, ErrorKind, Fault};
+use utoipa::ToSchema;
+
+use super::codes;
+
+/// An error on its way out. The edge writes it as a document, since only the edge knows the request's id.
+#[derive(Clone, Debug)]
+pub(super) struct Problem(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    status: StatusCode,
+    code: &'static str,
+    detail: Cow<'static, str>,
+    faults: Vec<Fault>,
+    retry_after: Option<Duration>,
+    /// For the log alone: causes may name paths and hosts.
+    report: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let detail = detail.into();
+        Self(Box::new(Inner { status, code, detail, faults: Vec::new(), retry_after: None, report: None }))
+    }
+
+    /// A request that is well-formed but wrong.
+    pub(super) fn invalid(detail: impl Into<Cow<'static, str>>, faults: Vec<Fault>) -> Self {
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
+        problem.0.faults = faults;
+        problem
+    }
+
+    /// One wrong field.
+    pub(super) fn field(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid("the request is wrong", vec![Fault::new(path, message)])
+    }
+
+    pub(super) fn not_found(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// A fault of ours; `report` goes to the log.
+    pub(super) fn internal(report: impl Into<String>) -> Self {
+        let detail = "the server made a mistake; its log has more under this request id";
+        let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
+        problem.0.report = Some(report.into());
+        problem
+    }
+
+    /// The same problem for a body that is the input itself: its paths do not begin with `/input`.
+    pub(super) fn of_input(mut self) -> Self {
+        for fault in &mut self.0.faults {
+            if let Some(rest) = fault.path.strip_prefix("/input") {
+                fault.path = rest.to_owned();
+            }
+        }
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    pub(super) fn report(&self) -> Option<&str> {
+        self.0.report.as_deref()
+    }
+
+    /// The document, as part of a larger one or alone.
+    pub(super) fn view<'a>(&'a self, request_id: &'a str) -> ProblemView<'a> {
+        let Inner { status, code, detail, faults, .. } = &*self.0;
+        ProblemView {
+            r#type: format!("/docs/errors#{code}"),
+            title: codes::find(code).map(|known| known.title).or(status.canonical_reason()).unwrap_or("Error"),
+            status: status.as_u16(),
+            detail,
+            code,
+            request_id,
+            errors: faults,
+        }
+    }
+
+    /// The whole answer.
+    pub(super) fn respond(&self, request_id: &str) -> Response {
+        let body = serde_json::to_vec(&self.view(request_id)).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.0.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(delay) = self.0.retry_after {
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+        }
+        response
+    }
+}
+
+/// Leaves the problem for the edge to write.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.0.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The one place that decides what status an error of the house has.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match (error.kind(), error.code()) {
+            (_, "queue_full") => StatusCode::TOO_MANY_REQUESTS,
+            // A model is never what an address names here: it is what the work needs.
+            (_, "model_not_found") => StatusCode::SERVICE_UNAVAILABLE,
+            (ErrorKind::Invalid | ErrorKind::Unsupported, _) => StatusCode::UNPROCESSABLE_ENTITY,
+            (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
+            (ErrorKind::Conflict | ErrorKind::Stale | ErrorKind::Cancelled, _) => StatusCode::CONFLICT,
+            (ErrorKind::Full | ErrorKind::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (ErrorKind::Timeout, _) => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut problem = match status {
+            StatusCode::INTERNAL_SERVER_ERROR => Self::internal(error.report()),
+            _ => Self::new(status, error.code(), error.to_string()),
+        };
+        problem.0.faults = error.faults().to_vec();
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            problem.0.retry_after = Some(error.delay().unwrap_or(Duration::from_secs(1)));
+        }
+        if status.is_server_error() {
+            problem.0.report = Some(error.report());
+        }
+        problem
+    }
+}
+
+/// A problem document (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(title = "Problem")]
+pub(super) struct ProblemView<'a> {
+    /// Where this kind of problem is explained, relative to the server.
+    #[schema(example = "/docs/errors#task_not_found")]
+    r#type: String,
+    /// The kind of problem, for people.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened this time and what to do.
+    detail: &'a str,
+    /// Stable; programs match on it.
+    #[schema(example = "task_not_found")]
+    code: &'a str,
+    /// The id to quote, as in `x-request-id`.
+    request_id: &'a str,
+    /// The fields at fault.
+    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+    #[schema(value_type = Vec<FaultView>)]
+    errors: &'a [Fault],
+}
+
+/// One bad field.
+#[derive(ToSchema)]
+#[schema(as = Fault)]
+#[allow(dead_code, reason = "describes core's `Fault`, which knows nothing of OpenAPI")]
+pub(super) struct FaultView {
+    /// JSON pointer (RFC 6901) into the body, or the name of a query parameter behind a slash.
+    #[schema(example = "/input/question")]
+    path: String,
+    /// What was found and what is allowed.
+    message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_decides_the_status_and_the_log_keeps_the_cause() {
+        let status = |kind| Problem::from(Error::new(kind, "m")).status().as_u16();
+        assert_eq!(status(ErrorKind::Invalid), 422);
+        assert_eq!(status(ErrorKind::NotFound), 404);
+        assert_eq!(status(ErrorKind::Conflict), 409);
+        assert_eq!(status(ErrorKind::Unavailable), 503);
+        assert_eq!(status(ErrorKind::Timeout), 504);
+        assert_eq!(status(ErrorKind::Corrupt), 500);
+        let problem = Problem::from(Error::new(ErrorKind::Internal, "broken").because("/secret/path"));
+        let text = serde_json::to_string(&problem.view("r-1")).unwrap();
+        assert!(!text.contains("secret"), "{text}");
+        assert_eq!(problem.report(), Some("broken: /secret/path"));
+    }
+
+    #[test]
+    fn a_busy_server_says_when_to_come_back() {
+        let error =
+            Error::new(ErrorKind::Full, "full").with_code("queue_full").retry_after(Duration::from_millis(1_200));
+        let response = Problem::from(error).respond("r-1");
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+}

@@ -1,0 +1,102 @@
+//! Every route, once: the same list makes the router and the OpenAPI document.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{StatusCode, Uri},
+    middleware::from_fn_with_state,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    agents,
+    edge::{Edge, RequestIds, pass},
+    events, jobs, operators,
+    problem::Problem,
+    state::AppState,
+    tasks,
+};
+use crate::metrics::Routes;
+
+/// The description of the API, before its routes are added.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "SutazAI",
+        description = "Durable LLM agents on hardware you own. Times are RFC 3339 in UTC with milliseconds, durations are integers named `*_ms`, \
+                       errors are problem documents (RFC 9457) with a stable `code`; lists are paged with `limit` and `cursor`. Unknown fields in requests \
+                       are refused, in answers they should be ignored."
+    ),
+    tags(
+        (name = "tasks", description = "Submit, follow and cancel durable units of work"),
+        (name = "agents", description = "Who can do what"),
+        (name = "agent service", description = "Each agent as a service of its own"),
+        (name = "operators", description = "Health, metrics and this description"),
+    ),
+)]
+struct Api;
+
+/// Routes that answer as fast as they can.
+fn prompt() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(tasks::submit, tasks::list))
+        .routes(routes!(tasks::submit_batch))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(events::follow))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show))
+        .routes(routes!(jobs::health))
+        .routes(routes!(jobs::ready))
+        .routes(routes!(jobs::metrics))
+        .routes(routes!(jobs::version))
+        .routes(routes!(jobs::submit))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::follow))
+        .routes(routes!(operators::health))
+        .routes(routes!(operators::ready))
+        .routes(routes!(operators::metrics))
+        .routes(routes!(operators::version))
+        .routes(routes!(operators::openapi))
+        .routes(routes!(operators::docs))
+        .routes(routes!(operators::docs_errors))
+}
+
+/// Routes that may wait on purpose.
+fn patient() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(tasks::get))
+}
+
+/// The API as a service.
+pub fn router(state: AppState) -> Router {
+    let (prompt, mut document) = prompt().split_for_parts();
+    let (patient, more) = patient().split_for_parts();
+    document.merge(more);
+    let routes = Arc::new(Routes::new(state.metrics(), document.paths.paths.keys()));
+    let ids = Arc::new(RequestIds::new());
+    // The body and the answer each have the timeout to themselves.
+    let limit: Duration = state.options().request_timeout.saturating_mul(2);
+    let around = |routed: Router<AppState>, limit| {
+        let edge = Edge::new(&state, &routes, &ids, limit);
+        routed.method_not_allowed_fallback(no_method).layer(from_fn_with_state(edge, pass))
+    };
+    around(prompt.fallback(no_route), Some(limit)).merge(around(patient, None)).with_state(state)
+}
+
+/// The OpenAPI document of the API.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut document = prompt().into_openapi();
+    document.merge(patient().into_openapi());
+    document
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    Problem::not_found("not_found", format!("there is nothing at {:?}; /docs lists the addresses", uri.path()))
+}
+
+async fn no_method(uri: Uri) -> Problem {
+    let detail = format!("{:?} does not take this method; the Allow header lists those it takes", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}

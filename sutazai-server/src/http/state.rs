@@ -1,0 +1,75 @@
+//! What every handler can reach.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sutazai_core::Orchestrator;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// What an operator may set about the HTTP server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long a body may take to arrive, and an answer to be made. Streams and long polls are exempt.
+    pub request_timeout: Duration,
+    /// Names besides those of this machine's loopback that a `Host` header may carry.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { body_limit: 10 << 20, request_timeout: Duration::from_secs(30), allowed_hosts: Vec::new() }
+    }
+}
+
+/// The state behind every route. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+struct Shared {
+    orchestrator: Orchestrator,
+    metrics: Arc<Metrics>,
+    options: Options,
+    started: Instant,
+    closing: CancellationToken,
+}
+
+impl AppState {
+    /// The state of a server over `orchestrator`. `metrics` is the same that observes it.
+    #[must_use]
+    pub fn new(orchestrator: Orchestrator, metrics: Arc<Metrics>, options: Options) -> Self {
+        Self(Arc::new(Shared {
+            orchestrator,
+            metrics,
+            options,
+            started: Instant::now(),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    pub(super) fn orchestrator(&self) -> &Orchestrator {
+        &self.0.orchestrator
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Cancelled when the server begins to shut down: streams and long polls end then.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+}

@@ -1,0 +1,85 @@
+//! Reading and cancelling tasks.
+
+use axum::{extract::State, http::StatusCode};
+use sutazai_core::store::TaskQuery;
+
+use super::IdempotencyKey;
+use crate::http::{
+    cursor,
+    path::Id,
+    problem::ProblemView,
+    query::{Query, TasksQuery, WaitQuery},
+    reply::{Reply, json},
+    state::AppState,
+    views::{TaskList, TaskView},
+};
+
+/// Read a task
+///
+/// With `wait`, answers at the end of the task or of that time, whichever comes first.
+#[utoipa::path(
+    get, path = "/api/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
+    params(("id" = String, Path, description = "The task's id"), WaitQuery),
+    responses(
+        (status = 200, description = "The task as it is now", body = TaskView<'static>),
+        (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn get(State(state): State<AppState>, Id(id): Id, Query(query): Query<WaitQuery>) -> Reply {
+    let engine = state.orchestrator();
+    let task = match query.wait {
+        None => engine.task(id).await?,
+        Some(wait) => tokio::select! {
+            ended = engine.wait(id, wait.0) => ended?,
+            () = state.closing().cancelled() => engine.task(id).await?,
+        },
+    };
+    json(StatusCode::OK, &TaskView::from(&*task), TaskView::size(&task))
+}
+
+/// List tasks
+///
+/// Newest first, a page at a time.
+#[utoipa::path(
+    get, path = "/api/v1/tasks", tag = "tasks", operation_id = "list_tasks",
+    params(TasksQuery),
+    responses(
+        (status = 200, description = "A page", body = TaskList<'static>),
+        (status = 422, description = "A parameter is wrong", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn list(State(state): State<AppState>, Query(query): Query<TasksQuery>) -> Reply {
+    let before = query.cursor.as_deref().map(cursor::task).transpose()?;
+    let page = state
+        .orchestrator()
+        .tasks(TaskQuery {
+            state: query.state,
+            agent: query.agent,
+            tenant: query.tenant,
+            label: query.label.map(|label| (label.0, label.1)),
+            parent: None,
+            before,
+            limit: query.limit.0,
+        })
+        .await?;
+    let next_cursor = page.items.last().filter(|_| page.more).map(|task| cursor::of_task(task.id));
+    let size = page.items.iter().map(TaskView::size).sum();
+    json(StatusCode::OK, &TaskList { items: page.items.iter().map(TaskView::from).collect(), next_cursor }, size)
+}
+
+/// Cancel a task
+///
+/// When this answers the task never completes; an agent that is at work is stopped.
+#[utoipa::path(
+    post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
+    params(("id" = String, Path, description = "The task's id")),
+    responses(
+        (status = 202, description = "The task, cancelled", body = TaskView<'static>),
+        (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "The task has ended", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn cancel(State(state): State<AppState>, Id(id): Id, _key: IdempotencyKey) -> Reply {
+    let task = state.orchestrator().cancel(id).await?;
+    json(StatusCode::ACCEPTED, &TaskView::from(&*task), TaskView::size(&task))
+}

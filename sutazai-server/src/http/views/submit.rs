@@ -1,0 +1,112 @@
+//! Requests for tasks on the wire.
+
+use serde::{Deserialize, Serialize};
+use sutazai_core::{
+    Payload,
+    clock::Timestamp,
+    task::{Labels, Priority, RetryPolicy, Target, TaskRequest},
+};
+use utoipa::ToSchema;
+
+use super::{TaskView, task::any_schema};
+use crate::http::{
+    problem::{Problem, ProblemView},
+    strict::{Object, check_depth, unique},
+};
+
+/// A request for a task. Only `input` is required.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"agent": "document-knowledge-manager", "input": {"question": "How are tasks retried?"}, "priority": 7}))]
+pub(in crate::http) struct SubmitTask {
+    /// The agent that shall handle it.
+    agent: Option<String>,
+    /// Without `agent`: the best agent that declares this capability. Without both, the agent that fits `input.text` best.
+    capability: Option<String>,
+    /// The agent's input.
+    #[schema(schema_with = any_schema)]
+    input: Payload,
+    /// 0 to 9; 9 goes first.
+    #[schema(value_type = Option<u8>, minimum = 0, maximum = 9, default = 5)]
+    priority: Option<Priority>,
+    /// When it fails unless it has ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    deadline: Option<Timestamp>,
+    /// How failed attempts are repeated.
+    #[schema(value_type = Option<RetryView>)]
+    retry: Option<Object<RetryPolicy>>,
+    /// At most 64, to filter lists by; keys of 1 to 63 bytes without `:`, values of up to 255.
+    #[serde(default, deserialize_with = "unique")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    labels: Labels,
+    /// Whose task it is.
+    #[schema(default = "default")]
+    tenant: Option<String>,
+    /// In a batch only, where it stands for the header `Idempotency-Key`.
+    #[schema(min_length = 1, max_length = 255)]
+    pub(in crate::http) idempotency_key: Option<String>,
+}
+
+impl SubmitTask {
+    /// The request as the engine takes it.
+    pub(in crate::http) fn into_request(self) -> Result<TaskRequest, Problem> {
+        check_depth(&self.input, "/input")?;
+        let target = match (self.agent, self.capability) {
+            (Some(agent), _) => Target::Agent(agent),
+            (None, Some(capability)) => Target::Capability(capability),
+            (None, None) => Target::Meaning,
+        };
+        let mut request = TaskRequest::to(target, self.input);
+        request.priority = self.priority.unwrap_or_default();
+        request.deadline = self.deadline;
+        request.retry = self.retry.map(|retry| retry.0).unwrap_or_default();
+        request.labels = self.labels;
+        request.idempotency_key = self.idempotency_key;
+        if let Some(tenant) = self.tenant {
+            request.tenant = tenant.into();
+        }
+        Ok(request)
+    }
+}
+
+/// Exponential backoff with full jitter.
+#[derive(ToSchema)]
+#[schema(as = RetryPolicy)]
+#[allow(dead_code, reason = "describes core's `RetryPolicy`, which knows nothing of OpenAPI")]
+struct RetryView {
+    /// Executions that may end in an error before the task fails.
+    #[schema(default = 3, minimum = 1)]
+    max_attempts: Option<u32>,
+    /// Upper bound of the first delay.
+    #[schema(default = 200)]
+    initial_ms: Option<u64>,
+    /// Upper bound of every delay.
+    #[schema(default = 30_000)]
+    max_ms: Option<u64>,
+}
+
+/// Many requests at once.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct SubmitBatch<T> {
+    /// 1 to 1,000 requests.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub(in crate::http) tasks: Vec<T>,
+}
+
+/// The answers to a batch, in order.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct BatchReply<'a> {
+    /// One for each request.
+    pub(in crate::http) items: Vec<BatchItem<'a>>,
+}
+
+/// What became of one request of a batch.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum BatchItem<'a> {
+    /// It is a task now; with a key that was used before, the first one.
+    Task(TaskView<'a>),
+    /// It was refused.
+    Error(ProblemView<'a>),
+}

@@ -1,0 +1,124 @@
+//! A server without a socket, and short ways to ask it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode},
+};
+use serde_json::Value;
+use sutazai_core::{Orchestrator, memory::MemoryTaskStore};
+use sutazai_server::{
+    dev_agents::dev_agents,
+    http::{AppState, Options, router},
+    metrics::Metrics,
+};
+use tower::ServiceExt;
+
+pub struct Server {
+    pub router: Router,
+}
+
+/// The state of a server with the agents for tests over a store in memory.
+pub async fn state(options: Options) -> AppState {
+    let agents = dev_agents();
+    let metrics =
+        Arc::new(Metrics::new("sutazai", agents.iter().map(|agent| agent.descriptor().name.clone())).unwrap());
+    let observer = Arc::clone(&metrics);
+    let engine = Orchestrator::builder().agents(agents).store(MemoryTaskStore::new()).observer(observer).start().await;
+    AppState::new(engine.unwrap(), metrics, options)
+}
+
+pub async fn server() -> Server {
+    Server { router: router(state(Options::default()).await) }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        self
+    }
+
+    /// A problem document with this status and code.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        let answer = self.expect(status);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        let document = answer.json();
+        assert_eq!(document["status"], status);
+        assert_eq!(document["code"], code, "{document}");
+        assert_eq!(document["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+        assert!(document["title"].is_string() && document["detail"].is_string());
+        assert_eq!(document["type"], format!("/docs/errors#{code}"));
+        document
+    }
+}
+
+impl Server {
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.ask(Method::POST, path, &[("content-type", "application/json")], body).await
+    }
+
+    pub async fn submit(&self, agent: &str, input: Value) -> String {
+        let body = serde_json::json!({"agent": agent, "input": input}).to_string();
+        let task = self.post("/api/v1/tasks", body).await.expect(202).json();
+        task["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The task at its end.
+    pub async fn finished(&self, id: &str) -> Value {
+        let task = self.get(&format!("/api/v1/tasks/{id}?wait=60s")).await.expect(200).json();
+        assert!(!task["finished_at"].is_null(), "{task}");
+        task
+    }
+}
+
+/// The events of a stream that has ended, each as its fields.
+pub fn events(stream: &str) -> Vec<(u64, String, Value)> {
+    let field = |block: &str, name: &str| {
+        block.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start().to_owned())
+    };
+    stream
+        .split("\n\n")
+        .filter_map(|block| {
+            let data = serde_json::from_str(&field(block, "data:")?).unwrap();
+            Some((field(block, "id:").unwrap().parse().unwrap(), field(block, "event:").unwrap(), data))
+        })
+        .collect()
+}
