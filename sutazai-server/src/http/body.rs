@@ -75,17 +75,21 @@ async fn read(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, Pr
         return Err(too_large(drain.then_some(stream), limit).await);
     }
     let Some(first) = next(&mut stream).await? else { return Ok(Bytes::new()) };
-    let Some(second) = next(&mut stream).await? else { return Ok(first) };
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(0).max(first.len() + second.len()));
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&second);
-    while whole.len() <= limit {
+    if first.len() > limit {
+        return Err(too_large(Some(stream), limit).await);
+    }
+    let Some(mut chunk) = next(&mut stream).await? else { return Ok(first) };
+    let mut whole = BytesMut::from(&*first);
+    loop {
+        if whole.len() + chunk.len() > limit {
+            return Err(too_large(Some(stream), limit).await);
+        }
+        whole.extend_from_slice(&chunk);
         match next(&mut stream).await? {
-            Some(chunk) => whole.extend_from_slice(&chunk),
+            Some(more) => chunk = more,
             None => return Ok(whole.freeze()),
         }
     }
-    Err(too_large(Some(stream), limit).await)
 }
 
 async fn next(stream: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {

@@ -68,6 +68,7 @@ impl Problem {
         self
     }
 
+    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.0.status
     }

@@ -106,7 +106,7 @@ async fn a_large_body_is_refused_and_a_fitting_one_is_not() {
     let server = server().await;
     let body = |size: usize| json!({"agent": "dev.echo", "input": "x".repeat(size)}).to_string();
     server.post("/api/v1/tasks", body(20 << 20)).await.problem(413, "body_too_large");
-    let chunks = std::iter::repeat_n(Ok::<_, std::io::Error>(vec![b' '; 1 << 20]), 20);
+    let chunks = (0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1 << 20]));
     let stream = Body::from_stream(futures_util::stream::iter(chunks));
     server.post("/api/v1/tasks", stream).await.problem(413, "body_too_large");
     let fitting = server.post("/api/v1/tasks", body(9 << 20)).await.expect(202).json();

@@ -41,7 +41,10 @@ async fn the_document_is_served_and_whole() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             assert!(operation["summary"].is_string(), "{method} {path} has no summary");
-            assert!(ids.insert(operation["operationId"].clone()), "{method} {path} has the id of another");
+            assert!(
+                ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                "{method} {path} has the id of another"
+            );
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{method} {path}: {parameter}");
             }

@@ -16,12 +16,12 @@ use sutazai_server::{
 };
 use tower::ServiceExt;
 
-pub struct Server {
-    pub router: Router,
+pub(crate) struct Server {
+    pub(crate) router: Router,
 }
 
 /// The state of a server with the agents for tests over a store in memory.
-pub async fn state(options: Options) -> AppState {
+pub(crate) async fn state(options: Options) -> AppState {
     let agents = dev_agents();
     let metrics =
         Arc::new(Metrics::new("sutazai", agents.iter().map(|agent| agent.descriptor().name.clone())).unwrap());
@@ -30,35 +30,35 @@ pub async fn state(options: Options) -> AppState {
     AppState::new(engine.unwrap(), metrics, options)
 }
 
-pub async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     Server { router: router(state(Options::default()).await) }
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{:.500}", self.text());
         self
     }
 
     /// A problem document with this status and code.
     #[track_caller]
-    pub fn problem(self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(self, status: u16, code: &str) -> Value {
         let answer = self.expect(status);
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         let document = answer.json();
@@ -72,14 +72,20 @@ impl Answer {
 }
 
 impl Server {
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -87,22 +93,22 @@ impl Server {
         self.send(request.body(body.into()).unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path, &[], Body::empty()).await
     }
 
-    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
         self.ask(Method::POST, path, &[("content-type", "application/json")], body).await
     }
 
-    pub async fn submit(&self, agent: &str, input: Value) -> String {
+    pub(crate) async fn submit(&self, agent: &str, input: Value) -> String {
         let body = serde_json::json!({"agent": agent, "input": input}).to_string();
         let task = self.post("/api/v1/tasks", body).await.expect(202).json();
         task["id"].as_str().unwrap().to_owned()
     }
 
     /// The task at its end.
-    pub async fn finished(&self, id: &str) -> Value {
+    pub(crate) async fn finished(&self, id: &str) -> Value {
         let task = self.get(&format!("/api/v1/tasks/{id}?wait=60s")).await.expect(200).json();
         assert!(!task["finished_at"].is_null(), "{task}");
         task
@@ -110,7 +116,7 @@ impl Server {
 }
 
 /// The events of a stream that has ended, each as its fields.
-pub fn events(stream: &str) -> Vec<(u64, String, Value)> {
+pub(crate) fn events(stream: &str) -> Vec<(u64, String, Value)> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start().to_owned())
     };

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_pages_say_everything_and_load_nothing() {
-        let reference = String::from_utf8(reference().unwrap().to_vec()).unwrap();
+        let reference = String::from_utf8(reference().unwrap().to_vec()).unwrap().replace("&#x2f;", "/");
         for (path, _) in openapi().paths.paths {
             assert!(reference.contains(&path), "{path} is missing");
         }
