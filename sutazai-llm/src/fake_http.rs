@@ -147,9 +147,11 @@ async fn write(mut stream: TcpStream, response: FakeResponse) -> std::io::Result
         stream.flush().await?;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    while response.endless {
-        stream.write_all(response.pieces.last().unwrap()).await?;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    if response.endless {
+        loop {
+            stream.write_all(response.pieces.last().unwrap()).await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     stream.shutdown().await
 }

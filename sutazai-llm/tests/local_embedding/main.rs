@@ -1,6 +1,6 @@
 //! all-MiniLM-L6-v2 where its weights are on disk: its vectors are those of an independent implementation.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -16,11 +16,10 @@ const MODEL: &str = "all-minilm";
 type Outcome = Result<(), Failed>;
 type Case = fn(Arc<dyn EmbeddingModel>) -> BoxFuture<'static, Outcome>;
 
-fn main() {
-    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
-    let model = ModelStore::from_env().and_then(|store| LocalEmbedding::new(store, MODEL)).unwrap();
+fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
     // One model for all: loading it is most of the work.
-    let model: Arc<dyn EmbeddingModel> = Arc::new(model);
+    let model: Arc<dyn EmbeddingModel> = Arc::new(LocalEmbedding::new(ModelStore::from_env()?, MODEL)?);
     let here = runtime.block_on(model.ready()).is_ok() || std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_some();
     // libtest has no place for the reason why a test is ignored but its name.
     let named = |name: &str| if here { name.to_owned() } else { format!("{name} (needs `models pull {MODEL}`)") };
@@ -37,7 +36,7 @@ fn main() {
         let (runtime, model) = (runtime.clone(), model.clone());
         trials.push(trial(name, Box::new(move || runtime.block_on(case(model)))));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }
 
 /// Computed once in double precision from the same weights, by the formulas of the model, without this crate and without candle.

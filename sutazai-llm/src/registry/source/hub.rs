@@ -7,7 +7,7 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use sutazai_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
-use super::on_thread;
+use super::{UNREACHABLE, on_thread};
 use crate::{
     http,
     registry::{
@@ -39,10 +39,11 @@ pub(super) async fn fetch(base: &str, path: &str, wanted: Arc<Wanted>, source: &
         if !partial.is_full() {
             let (back, outcome) = download(&client, &url, partial).await?;
             partial = back;
-            if let Err(error) = outcome {
+            if let Err(stop) = outcome {
                 tries = if partial.written() > before { 0 } else { tries + 1 };
-                if !error.is_temporary() || tries >= TRIES {
-                    return Err(Failure::Source(error));
+                match stop {
+                    Stop::Cut(_) if tries < TRIES => {}
+                    Stop::Cut(error) | Stop::Refused(error) => return Err(Failure::Source(error)),
                 }
                 tokio::time::sleep(BACKOFF * 2_u32.pow(tries)).await;
                 continue;
@@ -56,12 +57,20 @@ pub(super) async fn fetch(base: &str, path: &str, wanted: Arc<Wanted>, source: &
     }
 }
 
+/// Why a request brought less than all.
+enum Stop {
+    /// The server answers, and may give more when it is asked again.
+    Cut(Error),
+    /// Asking again is of no use: there is no server, or it has no such file.
+    Refused(Error),
+}
+
 async fn open(wanted: Arc<Wanted>, source: String) -> Result<Partial, Failure> {
     on_thread(move || Partial::open(wanted, &source)).await
 }
 
 /// One request: what it brought is in the partial file, whether or not it came to its end.
-async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(Partial, Result<(), Error>), Failure> {
+async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(Partial, Result<(), Stop>), Failure> {
     let start = partial.written();
     let mut request = client.get(url.clone()).header(header::ACCEPT_ENCODING, "identity");
     if start > 0 {
@@ -69,7 +78,10 @@ async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(P
     }
     let response = match request.send().await {
         Ok(response) => response,
-        Err(error) => return Ok((partial, Err(unreachable(error)))),
+        Err(error) if error.is_connect() => {
+            return Ok((partial, Err(Stop::Refused(unreachable(error).with_code(UNREACHABLE)))));
+        }
+        Err(error) => return Ok((partial, Err(Stop::Cut(unreachable(error))))),
     };
     match response.status() {
         StatusCode::PARTIAL_CONTENT if begins_at(&response) == Some(start) => {}
@@ -77,7 +89,8 @@ async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(P
             // The server knows no ranges, or not this one: what it sends from here on begins at zero.
             partial = on_thread(move || partial.restart().map(|()| partial)).await?;
             if status != StatusCode::OK {
-                return Ok((partial, Err(Error::new(ErrorKind::Unavailable, "the server refuses to resume"))));
+                let error = Error::new(ErrorKind::Unavailable, "the server refuses to resume");
+                return Ok((partial, Err(Stop::Cut(error))));
             }
         }
         status => return Ok((partial, Err(refused(status)))),
@@ -85,7 +98,7 @@ async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(P
     receive(response, partial).await
 }
 
-async fn receive(response: Response, mut partial: Partial) -> Result<(Partial, Result<(), Error>), Failure> {
+async fn receive(response: Response, mut partial: Partial) -> Result<(Partial, Result<(), Stop>), Failure> {
     let (sender, mut pieces) = mpsc::channel::<bytes::Bytes>(QUEUE);
     let writer = tokio::task::spawn_blocking(move || {
         while let Some(piece) = pieces.blocking_recv() {
@@ -99,7 +112,7 @@ async fn receive(response: Response, mut partial: Partial) -> Result<(Partial, R
         let piece = match piece {
             Ok(piece) => piece,
             Err(error) => {
-                outcome = Err(unreachable(error));
+                outcome = Err(Stop::Cut(unreachable(error)));
                 break;
             }
         };
@@ -112,7 +125,7 @@ async fn receive(response: Response, mut partial: Partial) -> Result<(Partial, R
     let dead = |error| Failure::Disk(Error::new(ErrorKind::Internal, "a worker thread died").because(error));
     let partial = writer.await.map_err(dead)??;
     if outcome.is_ok() && !partial.is_full() {
-        outcome = Err(Error::new(ErrorKind::Unavailable, "the connection ended early"));
+        outcome = Err(Stop::Cut(Error::new(ErrorKind::Unavailable, "the connection ended early")));
     }
     Ok((partial, outcome))
 }
@@ -122,11 +135,13 @@ fn begins_at(response: &Response) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-fn refused(status: StatusCode) -> Error {
-    let temporary =
-        status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    let kind = if temporary { ErrorKind::Unavailable } else { ErrorKind::NotFound };
-    Error::new(kind, format!("the server answers {status}"))
+fn refused(status: StatusCode) -> Stop {
+    let error = Error::new(ErrorKind::Unavailable, format!("the server answers {status}"));
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Stop::Cut(error),
+        status if status.is_server_error() => Stop::Cut(error),
+        _ => Stop::Refused(error),
+    }
 }
 
 fn unreachable(error: reqwest::Error) -> Error {

@@ -94,6 +94,9 @@ impl Sources {
     }
 }
 
+/// The code of a source that cannot be reached at all: it need not be asked for the next file.
+pub(super) const UNREACHABLE: &str = "source_unreachable";
+
 /// One thing to try.
 #[derive(Clone, Debug)]
 pub(super) enum Step {

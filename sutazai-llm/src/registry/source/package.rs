@@ -49,7 +49,7 @@ impl Packages {
     ) -> Result<PathBuf, Failure> {
         let mut fetched = self.fetched.lock().await;
         if let Some(known) = fetched.get(package) {
-            return known.clone().map_err(|reason| absent(reason));
+            return known.clone().map_err(absent);
         }
         let outcome = self.download(package, version, bytes, wanted, source).await;
         let kept = outcome.as_ref().map(Clone::clone).map_err(Error::report);
