@@ -285,7 +285,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ChatModelExt;
+    use crate::model::{ChatModelExt, ResponseFormat};
+
+    crate::chat_conformance!(ScriptedChat::new("actor").otherwise(Script::by(|request| {
+        match &request.response_format {
+            ResponseFormat::Text => "one two three four five six seven eight nine ten and so on".into(),
+            ResponseFormat::Json => r#"{"grass": "green"}"#.into(),
+            ResponseFormat::Schema(_) => r#"{"colour": "green", "sure": true}"#.into(),
+        }
+    })));
+
+    mod without_capabilities {
+        use super::*;
+
+        crate::chat_conformance!(
+            ScriptedChat::new("actor")
+                .otherwise("one two three four five six seven eight nine ten")
+                .with_capabilities(ModelCapabilities { chat: true, ..ModelCapabilities::default() })
+                .with_context_length(64)
+        );
+    }
 
     #[tokio::test]
     async fn rules_come_before_the_queue_and_the_queue_before_the_rest() {
