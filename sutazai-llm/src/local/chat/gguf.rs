@@ -1,0 +1,121 @@
+//! What a GGUF file says about itself, read with typed errors.
+
+use std::{
+    fs::File,
+    io::{BufReader, ErrorKind as IoKind},
+    path::Path,
+};
+
+use candle_core::quantized::gguf_file::{Content, Value};
+use sutazai_core::{Error, ErrorKind, Result};
+
+/// An open GGUF file with its header.
+pub(crate) struct Gguf {
+    content: Content,
+    reader: BufReader<File>,
+}
+
+impl Gguf {
+    /// Reads the header of the file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| match error.kind() {
+            IoKind::NotFound => missing().because(error),
+            _ => Error::new(ErrorKind::Unavailable, "the model file cannot be read")
+                .with_code("model_unavailable")
+                .because(error),
+        })?;
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let content =
+            Content::read(&mut reader).map_err(|error| damaged("its header cannot be read").because(error))?;
+        Ok(Self { content, reader })
+    }
+
+    /// The header value called `key`.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
+    /// A text in the header.
+    pub(crate) fn text(&self, key: &str) -> Result<&str> {
+        match self.get(key) {
+            Some(Value::String(text)) => Ok(text),
+            Some(_) => Err(damaged(format!("{key} is not a text"))),
+            None => Err(damaged(format!("{key} is missing"))),
+        }
+    }
+
+    /// A count in the header, which must lie in `range`.
+    pub(crate) fn count(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize> {
+        let value = self.get(key).ok_or_else(|| damaged(format!("{key} is missing")))?;
+        let count = match value {
+            Value::I32(signed) => usize::try_from(*signed).ok(),
+            Value::I64(signed) => usize::try_from(*signed).ok(),
+            other => other.to_u64().ok().and_then(|count| usize::try_from(count).ok()),
+        };
+        match count {
+            Some(count) if range.contains(&count) => Ok(count),
+            _ => Err(damaged(format!("{key} is not a number in {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A finite number above 0 in the header.
+    pub(crate) fn number(&self, key: &str) -> Result<f32> {
+        match self.get(key) {
+            Some(Value::F32(number)) if number.is_finite() && *number > 0.0 => Ok(*number),
+            Some(_) => Err(damaged(format!("{key} is not a number above 0"))),
+            None => Err(damaged(format!("{key} is missing"))),
+        }
+    }
+
+    /// A list in the header.
+    pub(crate) fn list(&self, key: &str) -> Result<&[Value]> {
+        match self.get(key) {
+            Some(Value::Array(values)) => Ok(values),
+            Some(_) => Err(damaged(format!("{key} is not a list"))),
+            None => Err(damaged(format!("{key} is missing"))),
+        }
+    }
+
+    /// Whether there is a tensor called `name`.
+    pub(crate) fn has_tensor(&self, name: &str) -> bool {
+        self.content.tensor_infos.contains_key(name)
+    }
+
+    /// Passes the numbers of the tensor `name`, which must have `shape`, to `read`.
+    pub(crate) fn tensor<T>(&mut self, name: &str, shape: &[usize], read: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        let info = self.content.tensor_infos.get(name).ok_or_else(|| damaged(format!("tensor {name} is missing")))?;
+        // Checked before anything is read, so that an absurd header cannot make us reserve memory.
+        if info.shape.dims() != shape {
+            return Err(damaged(format!("tensor {name} has shape {:?} instead of {shape:?}", info.shape.dims())));
+        }
+        let read_error = |error| damaged(format!("tensor {name} cannot be read")).because(error);
+        let device = candle_core::Device::Cpu;
+        let tensor = self.content.tensor(&mut self.reader, name, &device).map_err(read_error)?;
+        let tensor = tensor.dequantize(&device).map_err(read_error)?;
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (candle_core::Storage::Cpu(cpu), Some((start, end))) => {
+                let numbers = cpu.as_slice::<f32>().map_err(read_error)?;
+                Ok(read(&numbers[start..end]))
+            }
+            _ => Err(Error::new(ErrorKind::Internal, "a fresh tensor is not contiguous in memory")),
+        }
+    }
+}
+
+/// The error of a file that is not there.
+pub(crate) fn missing() -> Error {
+    Error::new(ErrorKind::NotFound, "the model's file is not there; pull the model first").with_code("model_not_found")
+}
+
+/// The error of a file whose contents cannot be right.
+pub(crate) fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the model's file is damaged: {what}; remove it and pull the model again"))
+        .with_code("model_damaged")
+}
+
+/// The error of a sound file that this program cannot run.
+pub(crate) fn unsupported(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this model cannot be run in process: {what}"))
+        .with_code("model_unsupported")
+}

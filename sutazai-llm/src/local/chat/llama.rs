@@ -1,0 +1,267 @@
+//! The llama family: its header, its weights in 8 bits, and one forward pass with a cache of our own.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use sutazai_core::{Error, ErrorKind, Result};
+
+use super::{
+    attention::{self, Cache, Heads},
+    gguf::{Gguf, damaged, unsupported},
+    matrix::{Activations, BLOCK, Matrix},
+    network::{Network, Session},
+    simd::multiversioned,
+};
+
+/// The measures of a model, from its header.
+struct Measures {
+    layers: usize,
+    width: usize,
+    inner: usize,
+    heads: Heads,
+    vocabulary: usize,
+    context: usize,
+    epsilon: f32,
+    rope_base: f32,
+}
+
+impl Measures {
+    fn from_gguf(gguf: &Gguf, vocabulary: usize) -> Result<Self> {
+        let architecture = gguf.text("general.architecture")?;
+        if architecture != "llama" {
+            return Err(unsupported(format!("its architecture is {architecture:?}; only \"llama\" is known")));
+        }
+        if gguf.get("llama.expert_count").is_some() {
+            return Err(unsupported("it is a mixture of experts"));
+        }
+        if gguf.get("llama.rope.scaling.type").is_some() || gguf.has_tensor("rope_freqs.weight") {
+            return Err(unsupported("it scales its positions"));
+        }
+        let width = gguf.count("llama.embedding_length", 1..=1 << 16)?;
+        let query = gguf.count("llama.attention.head_count", 1..=1 << 10)?;
+        let shared = match gguf.get("llama.attention.head_count_kv") {
+            Some(_) => gguf.count("llama.attention.head_count_kv", 1..=query)?,
+            None => query,
+        };
+        let size = width / query;
+        let rotated = match gguf.get("llama.rope.dimension_count") {
+            Some(_) => gguf.count("llama.rope.dimension_count", 1..=1 << 16)?,
+            None => size,
+        };
+        if size * query != width || !query.is_multiple_of(shared) || rotated != size || !size.is_multiple_of(16) {
+            return Err(unsupported(format!(
+                "{query} heads of {shared} groups do not divide a width of {width} evenly"
+            )));
+        }
+        let inner = gguf.count("llama.feed_forward_length", 1..=1 << 18)?;
+        if !Matrix::fits(width) || !Matrix::fits(inner) {
+            return Err(unsupported(format!("its widths {width} and {inner} are not multiples of {BLOCK}")));
+        }
+        Ok(Self {
+            layers: gguf.count("llama.block_count", 1..=512)?,
+            width,
+            inner,
+            heads: Heads { query, shared, size },
+            vocabulary,
+            context: gguf.count("llama.context_length", 1..=1 << 24)?,
+            epsilon: gguf.number("llama.attention.layer_norm_rms_epsilon")?,
+            rope_base: match gguf.get("llama.rope.freq_base") {
+                Some(_) => gguf.number("llama.rope.freq_base")?,
+                None => 10_000.0,
+            },
+        })
+    }
+}
+
+struct Layer {
+    attention_norm: Vec<f32>,
+    /// Queries, keys and values in one.
+    attention_in: Matrix,
+    attention_out: Matrix,
+    forward_norm: Vec<f32>,
+    /// Gate and up in one.
+    forward_in: Matrix,
+    forward_out: Matrix,
+}
+
+/// A model of the llama family, ready to run.
+pub(crate) struct Llama {
+    measures: Measures,
+    embedding: Arc<Matrix>,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    output: Arc<Matrix>,
+}
+
+impl Llama {
+    /// Reads the weights of `gguf`, whose tokenizer has `vocabulary` tokens.
+    pub(crate) fn from_gguf(gguf: &mut Gguf, vocabulary: usize) -> Result<Self> {
+        let measures = Measures::from_gguf(gguf, vocabulary)?;
+        let Measures { width, inner, heads, .. } = measures;
+        let shared = heads.shared * heads.size;
+        // The largest first, while there is nothing else in memory.
+        let embedding = Arc::new(matrix(gguf, &[("token_embd.weight", vocabulary)], width)?);
+        let output = match gguf.has_tensor("output.weight") {
+            true => Arc::new(matrix(gguf, &[("output.weight", vocabulary)], width)?),
+            false => Arc::clone(&embedding),
+        };
+        let norm = vector(gguf, "output_norm.weight", width)?;
+        let layers = (0..measures.layers)
+            .map(|layer| {
+                let name = |part: &str| format!("blk.{layer}.{part}.weight");
+                let (query, key, value) = (name("attn_q"), name("attn_k"), name("attn_v"));
+                let (gate, up) = (name("ffn_gate"), name("ffn_up"));
+                Ok(Layer {
+                    attention_norm: vector(gguf, &name("attn_norm"), width)?,
+                    attention_in: matrix(gguf, &[(&query, width), (&key, shared), (&value, shared)], width)?,
+                    attention_out: matrix(gguf, &[(&name("attn_output"), width)], width)?,
+                    forward_norm: vector(gguf, &name("ffn_norm"), width)?,
+                    forward_in: matrix(gguf, &[(&gate, inner), (&up, inner)], width)?,
+                    forward_out: matrix(gguf, &[(&name("ffn_down"), width)], inner)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { measures, embedding, layers, norm, output })
+    }
+}
+
+fn matrix(gguf: &mut Gguf, parts: &[(&str, usize)], columns: usize) -> Result<Matrix> {
+    if let [(name, rows)] = parts {
+        return gguf.tensor(name, &[*rows, columns], |numbers| Matrix::quantise(columns, &[numbers]));
+    }
+    let numbers = parts
+        .iter()
+        .map(|(name, rows)| gguf.tensor(name, &[*rows, columns], <[f32]>::to_vec))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Matrix::quantise(columns, &numbers.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+}
+
+fn vector(gguf: &mut Gguf, name: &str, length: usize) -> Result<Vec<f32>> {
+    let numbers = gguf.tensor(name, &[length], <[f32]>::to_vec)?;
+    match numbers.iter().all(|number| number.is_finite()) {
+        true => Ok(numbers),
+        false => Err(damaged(format!("tensor {name} holds something that is not a number"))),
+    }
+}
+
+impl Network for Llama {
+    fn context(&self) -> usize {
+        self.measures.context
+    }
+
+    fn session(&self, room: usize) -> Result<Box<dyn Session + '_>> {
+        let caches = self.layers.iter().map(|_| Cache::new(self.measures.heads, room)).collect();
+        Ok(Box::new(Running { model: self, caches, position: 0, room, scratch: Scratch::default() }))
+    }
+}
+
+/// One conversation's place in the model.
+struct Running<'a> {
+    model: &'a Llama,
+    caches: Vec<Cache>,
+    position: usize,
+    room: usize,
+    scratch: Scratch,
+}
+
+/// Memory that every pass overwrites.
+#[derive(Default)]
+struct Scratch {
+    hidden: Vec<f32>,
+    normed: Vec<f32>,
+    wide: Vec<f32>,
+    mixed: Vec<f32>,
+    product: Vec<f32>,
+    tiles: Vec<f32>,
+    logits: Vec<f32>,
+    activations: Activations,
+}
+
+impl Session for Running<'_> {
+    fn feed(&mut self, tokens: &[u32], want_logits: bool) -> Result<&[f32]> {
+        let Measures { width, inner, heads, vocabulary, epsilon, rope_base, .. } = self.model.measures;
+        if tokens.is_empty() || tokens.len() > self.room - self.position {
+            return Err(Error::new(ErrorKind::Internal, "more tokens than the cache was made for"));
+        }
+        let count = tokens.len();
+        let Scratch { hidden, normed, wide, mixed, product, tiles, logits, activations } = &mut self.scratch;
+        hidden.resize(count * width, 0.0);
+        normed.resize(count * width, 0.0);
+        product.resize(count * width, 0.0);
+        mixed.resize(count * width.max(inner), 0.0);
+        for (token, row) in tokens.iter().zip(hidden.chunks_exact_mut(width)) {
+            let token = usize::try_from(*token).ok().filter(|token| *token < vocabulary);
+            let token = token.ok_or_else(|| Error::new(ErrorKind::Internal, "a token is outside the vocabulary"))?;
+            self.model.embedding.read_row(token, row);
+        }
+        let rotation = attention::rotation(self.position, count, heads.size, rope_base);
+        for (layer, cache) in self.model.layers.iter().zip(&mut self.caches) {
+            normalise(hidden, &layer.attention_norm, epsilon, normed);
+            activations.load(width, normed);
+            wide.resize(count * layer.attention_in.rows(), 0.0);
+            layer.attention_in.times(activations, tiles, wide);
+            attention::attend(heads, cache, self.position, &rotation, wide, &mut mixed[..count * width]);
+            activations.load(width, &mixed[..count * width]);
+            layer.attention_out.times(activations, tiles, product);
+            add(hidden, product);
+
+            normalise(hidden, &layer.forward_norm, epsilon, normed);
+            activations.load(width, normed);
+            wide.resize(count * layer.forward_in.rows(), 0.0);
+            layer.forward_in.times(activations, tiles, wide);
+            let gated = &mut mixed[..count * inner];
+            gated.par_chunks_mut(inner).zip(wide.par_chunks(2 * inner)).for_each(|(gated, wide)| {
+                let (gate, up) = wide.split_at(inner);
+                swish(gate, up, gated);
+            });
+            activations.load(inner, gated);
+            layer.forward_out.times(activations, tiles, product);
+            add(hidden, product);
+        }
+        self.position += count;
+        if !want_logits {
+            return Ok(&[]);
+        }
+        let last = &mut normed[..width];
+        normalise(&hidden[(count - 1) * width..], &self.model.norm, epsilon, last);
+        activations.load(width, last);
+        logits.resize(vocabulary, 0.0);
+        self.model.output.times(activations, tiles, logits);
+        Ok(logits)
+    }
+}
+
+multiversioned! {
+    /// Each row divided by its root mean square, times `weights`.
+    pub(crate) fn normalise(rows: &[f32], weights: &[f32], epsilon: f32, out: &mut [f32]) {
+        for (row, out) in rows.chunks_exact(weights.len()).zip(out.chunks_exact_mut(weights.len())) {
+            let mut sums = [0f32; 16];
+            for chunk in row.chunks(16) {
+                for (sum, number) in sums.iter_mut().zip(chunk) {
+                    *sum += number * number;
+                }
+            }
+            #[allow(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
+            let mean = sums.iter().sum::<f32>() / row.len() as f32;
+            let scale = (mean + epsilon).sqrt().recip();
+            for ((out, number), weight) in out.iter_mut().zip(row).zip(weights) {
+                *out = number * scale * weight;
+            }
+        }
+    }
+}
+
+multiversioned! {
+    /// `up` times the sigmoid-weighted `gate`.
+    pub(crate) fn swish(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+            *out = gate / (1.0 + attention::exp(-gate)) * up;
+        }
+    }
+}
+
+fn add(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}

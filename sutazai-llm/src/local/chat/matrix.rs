@@ -1,0 +1,392 @@
+//! Matrices of 8-bit weights and their products with activations: where inference spends its time.
+//!
+//! candle's Q8_0 product has a fast kernel only for rows whose length is a multiple of 256 (SmolLM2-135M has 576), runs
+//! on a pool of threads that belongs to the whole process, and keeps a second, repacked copy of the weights.
+
+use rayon::prelude::*;
+
+use super::simd::{Isa, multiversioned};
+
+/// Columns that share a scale.
+pub(crate) const BLOCK: usize = 32;
+/// Rows of a tile: one per 32-bit lane of the widest registers.
+const LANES: usize = 16;
+/// Rows of activations that one pass over a tile serves.
+const GROUP: usize = 8;
+
+/// 16 rows by 32 columns of weights: four columns of a row lie together, then the next row's four.
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Tile {
+    quads: [[i8; LANES * 4]; BLOCK / 4],
+    scales: [f32; LANES],
+}
+
+/// A matrix of 8-bit weights with a scale per 32 columns of a row, as in GGUF's Q8_0.
+pub(crate) struct Matrix {
+    rows: usize,
+    columns: usize,
+    tiles: Vec<Tile>,
+}
+
+impl Matrix {
+    /// Whether matrices may have rows of this length.
+    pub(crate) fn fits(columns: usize) -> bool {
+        columns > 0 && columns.is_multiple_of(BLOCK)
+    }
+
+    /// Quantises `rows * columns` numbers; `parts` follow one another as rows of one matrix.
+    pub(crate) fn quantise(columns: usize, parts: &[&[f32]]) -> Self {
+        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(columns)).collect();
+        let blocks = columns / BLOCK;
+        let empty = Tile { quads: [[0; LANES * 4]; BLOCK / 4], scales: [0.0; LANES] };
+        let mut tiles = vec![empty; rows.len().div_ceil(LANES) * blocks];
+        tiles.par_chunks_mut(blocks).zip(rows.par_chunks(LANES)).for_each(|(tiles, rows)| {
+            let mut quantised = vec![Block::ZERO; blocks];
+            for (lane, row) in rows.iter().enumerate() {
+                quantise(row, &mut quantised);
+                for (tile, block) in tiles.iter_mut().zip(&quantised) {
+                    tile.scales[lane] = block.scale;
+                    for (quad, values) in tile.quads.iter_mut().zip(block.values.chunks_exact(4)) {
+                        quad[lane * 4..lane * 4 + 4].copy_from_slice(values);
+                    }
+                }
+            }
+        });
+        Self { rows: rows.len(), columns, tiles }
+    }
+
+    /// Rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Writes row `index` as floats.
+    pub(crate) fn read_row(&self, index: usize, out: &mut [f32]) {
+        let blocks = self.columns / BLOCK;
+        let lane = index % LANES;
+        let tiles = self.tiles[index / LANES * blocks..].iter().take(blocks);
+        for (tile, out) in tiles.zip(out.chunks_exact_mut(BLOCK)) {
+            for (quad, out) in tile.quads.iter().zip(out.chunks_exact_mut(4)) {
+                for (out, value) in out.iter_mut().zip(&quad[lane * 4..]) {
+                    *out = f32::from(*value) * tile.scales[lane];
+                }
+            }
+        }
+    }
+
+    /// The product of this matrix with each row of `input`, written row by row to `out`. `scratch` is overwritten.
+    ///
+    /// A row's result does not depend on the rows beside it or on the number of threads.
+    pub(crate) fn times(&self, input: &Activations, scratch: &mut Vec<f32>, out: &mut [f32]) {
+        self.times_with(Isa::best(), input, scratch, out);
+    }
+
+    fn times_with(&self, isa: Isa, input: &Activations, scratch: &mut Vec<f32>, out: &mut [f32]) {
+        debug_assert_eq!(input.blocks_per_row * BLOCK, self.columns);
+        let (blocks, count) = (self.columns / BLOCK, input.rows());
+        debug_assert_eq!(out.len(), count * self.rows);
+        if count == 0 {
+            return;
+        }
+        // Threads write whole tiles of results; one pass afterwards puts them in order.
+        scratch.resize(self.rows.div_ceil(LANES) * LANES * count, 0.0);
+        let strip = (self.tiles.len() / blocks).div_ceil(rayon::current_num_threads() * 4).max(1);
+        scratch.par_chunks_mut(strip * LANES * count).zip(self.tiles.par_chunks(strip * blocks)).for_each(
+            |(results, tiles)| {
+                for (results, tiles) in results.chunks_exact_mut(LANES * count).zip(tiles.chunks_exact(blocks)) {
+                    let groups = results.as_chunks_mut::<LANES>().0.chunks_mut(GROUP);
+                    for (results, rows) in groups.zip(input.blocks.chunks(GROUP * blocks)) {
+                        multiply(isa, tiles, rows, results);
+                    }
+                }
+            },
+        );
+        let rows = self.rows;
+        let order = |(row, out): (usize, &mut [f32])| {
+            for (tile, out) in out.chunks_mut(LANES).enumerate() {
+                let start = (tile * count + row) * LANES;
+                out.copy_from_slice(&scratch[start..start + out.len()]);
+            }
+        };
+        if count == 1 {
+            order((0, out));
+        } else {
+            out.par_chunks_mut(rows).enumerate().for_each(order);
+        }
+    }
+}
+
+/// Rows of activations in 8 bits.
+#[derive(Default)]
+pub(crate) struct Activations {
+    blocks_per_row: usize,
+    blocks: Vec<Block>,
+}
+
+/// 32 neighbouring values with their scale and sum.
+#[derive(Clone)]
+pub(crate) struct Block {
+    values: [i8; BLOCK],
+    scale: f32,
+    sum: i32,
+}
+
+impl Block {
+    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, sum: 0 };
+
+    #[inline(always)]
+    fn quad(&self, index: usize) -> i32 {
+        let [a, b, c, d] = std::array::from_fn(|n| self.values[index * 4 + n].cast_unsigned());
+        i32::from_le_bytes([a, b, c, d])
+    }
+}
+
+impl Activations {
+    /// Quantises rows of `columns` numbers in place of what was there.
+    pub(crate) fn load(&mut self, columns: usize, rows: &[f32]) {
+        self.blocks_per_row = columns / BLOCK;
+        self.blocks.resize(rows.len() / BLOCK, Block::ZERO);
+        quantise(rows, &mut self.blocks);
+    }
+
+    fn rows(&self) -> usize {
+        self.blocks.len() / self.blocks_per_row.max(1)
+    }
+}
+
+multiversioned! {
+    /// Numbers to 8 bits, 32 at a time.
+    pub(crate) fn quantise(numbers: &[f32], blocks: &mut [Block]) {
+        // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, in registers of every width.
+        const ROUND: f32 = 12_582_912.0;
+        for (numbers, block) in numbers.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+            let most = numbers.iter().fold(0f32, |most, number| most.max(number.abs()));
+            let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
+            block.scale = most / 127.0;
+            let mut sum = 0;
+            for (value, number) in block.values.iter_mut().zip(numbers) {
+                #[allow(clippy::cast_possible_truncation, reason = "the scale keeps it within -127 to 127")]
+                let rounded = (number * inverse + ROUND - ROUND) as i32 as i8;
+                *value = rounded;
+                sum += i32::from(rounded);
+            }
+            block.sum = sum;
+        }
+    }
+}
+
+/// The products of one strip of tiles (16 rows of weights) with up to [`GROUP`] rows of activations.
+#[inline]
+fn multiply(isa: Isa, tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code, reason = "the instruction set was detected")]
+        // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
+        Isa::Vnni512 => unsafe {
+            if let [out] = out {
+                x86::vnni512::<1>(tiles, rows, std::slice::from_mut(out))
+            } else if out.len() == GROUP {
+                x86::vnni512::<GROUP>(tiles, rows, out)
+            } else {
+                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                    x86::vnni512::<1>(tiles, row, std::slice::from_mut(out));
+                }
+            }
+        },
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code, reason = "the instruction set was detected")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe {
+            for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
+                if out.len() == x86::GROUP_256 {
+                    x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out)
+                } else {
+                    for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                        x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
+                    }
+                }
+            }
+        },
+        Isa::Portable => {
+            for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                portable(tiles, row, out);
+            }
+        }
+    }
+}
+
+fn portable(tiles: &[Tile], row: &[Block], out: &mut [f32; LANES]) {
+    *out = [0.0; LANES];
+    for (tile, block) in tiles.iter().zip(row) {
+        let mut sums = [0i32; LANES];
+        for (quad, values) in tile.quads.iter().zip(block.values.as_chunks::<4>().0) {
+            for (sum, weights) in sums.iter_mut().zip(quad.as_chunks::<4>().0) {
+                let products = weights.iter().zip(values).map(|(weight, value)| i32::from(*weight) * i32::from(*value));
+                *sum += products.sum::<i32>();
+            }
+        }
+        for ((out, sum), scale) in out.iter_mut().zip(sums).zip(tile.scales) {
+            #[allow(clippy::cast_precision_loss, reason = "at most 32 * 127 * 127, below 2^24")]
+            let sum = sum as f32;
+            *out += sum * (scale * block.scale);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Block, LANES, Tile};
+
+    /// Rows of activations at once where registers are 256 bits wide and few.
+    pub(super) const GROUP_256: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[allow(unsafe_code, reason = "loading a register from a reference of its size")]
+    fn load512<T, const N: usize>(from: &[T; N]) -> __m512i {
+        const { assert!(size_of::<[T; N]>() == 64) };
+        // SAFETY: the reference is to 64 readable bytes, and the load wants no alignment.
+        unsafe { _mm512_loadu_si512(std::ptr::from_ref(from).cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "loading a register from a reference of its size")]
+    fn load256<T, const N: usize>(from: &[T; N]) -> __m256i {
+        const { assert!(size_of::<[T; N]>() == 32) };
+        // SAFETY: the reference is to 32 readable bytes, and the load wants no alignment.
+        unsafe { _mm256_loadu_si256(std::ptr::from_ref(from).cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[allow(unsafe_code, reason = "storing a register to a reference of its size")]
+    pub(super) fn vnni512<const ROWS: usize>(tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
+        let blocks = tiles.len();
+        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
+        // The instruction wants one side unsigned: weights are raised by 128, and 128 times the activations' sum is taken off.
+        let raise = _mm512_set1_epi8(-128);
+        let mut totals = [_mm512_setzero_ps(); ROWS];
+        for (index, tile) in tiles.iter().enumerate() {
+            let mut sums: [__m512i; ROWS] = std::array::from_fn(|row| _mm512_set1_epi32(-128 * rows[row][index].sum));
+            for quad in 0..BLOCK / 4 {
+                let weights = _mm512_xor_si512(load512(&tile.quads[quad]), raise);
+                for row in 0..ROWS {
+                    sums[row] = _mm512_dpbusd_epi32(sums[row], weights, _mm512_set1_epi32(rows[row][index].quad(quad)));
+                }
+            }
+            let scales = _mm512_castsi512_ps(load512(&tile.scales));
+            for row in 0..ROWS {
+                let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[row][index].scale));
+                totals[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[row]), scale, totals[row]);
+            }
+        }
+        for (out, total) in out.iter_mut().zip(totals) {
+            // SAFETY: `out` is 64 writable bytes, and the store wants no alignment.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) };
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    #[allow(unsafe_code, reason = "storing a register to a reference of its size")]
+    pub(super) fn avx2<const ROWS: usize>(tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
+        let blocks = tiles.len();
+        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
+        let ones = _mm256_set1_epi16(1);
+        for half in 0..2 {
+            let mut totals = [_mm256_setzero_ps(); ROWS];
+            for (index, tile) in tiles.iter().enumerate() {
+                let mut sums = [_mm256_setzero_si256(); ROWS];
+                for quad in 0..BLOCK / 4 {
+                    let weights = load256(&tile.quads[quad].as_chunks::<32>().0[half]);
+                    let magnitudes = _mm256_abs_epi8(weights);
+                    for row in 0..ROWS {
+                        // Signs move to the activations, for one side must be unsigned; 2 * 127 * 127 fits 16 bits.
+                        let values = _mm256_sign_epi8(_mm256_set1_epi32(rows[row][index].quad(quad)), weights);
+                        let pairs = _mm256_maddubs_epi16(magnitudes, values);
+                        sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+                let scales = _mm256_castsi256_ps(load256(&tile.scales.as_chunks::<8>().0[half]));
+                for row in 0..ROWS {
+                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(rows[row][index].scale));
+                    totals[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[row]), scale, totals[row]);
+                }
+            }
+            for (out, total) in out.iter_mut().zip(totals) {
+                // SAFETY: this half of `out` is 32 writable bytes, and the store wants no alignment.
+                unsafe { _mm256_storeu_ps(out.as_chunks_mut::<8>().0[half].as_mut_ptr(), total) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{
+        Device, Module, Tensor,
+        quantized::{GgmlDType, QMatMul, QTensor},
+    };
+
+    use super::*;
+
+    fn numbers(count: usize, seed: u64) -> Vec<f32> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        (0..count).map(|_| random.f32() * 2.0 - 1.0).collect()
+    }
+
+    fn product(isa: Isa, matrix: &Matrix, input: &[f32]) -> Vec<f32> {
+        let (mut activations, mut scratch) = (Activations::default(), Vec::new());
+        activations.load(matrix.columns, input);
+        let mut out = vec![f32::NAN; input.len() / matrix.columns * matrix.rows];
+        matrix.times_with(isa, &activations, &mut scratch, &mut out);
+        out
+    }
+
+    #[test]
+    fn every_kernel_agrees_with_candle_and_with_itself_in_any_batch() {
+        for (rows, columns) in [(48, 576), (17, 32), (5, 96), (1, 64)] {
+            let weights = numbers(rows * columns, 1);
+            let matrix = Matrix::quantise(columns, &[&weights[..columns], &weights[columns..]]);
+            for count in [1, 3, 8, 13] {
+                let input = numbers(count * columns, 2);
+                let candle = QTensor::quantize(
+                    &Tensor::from_slice(&weights, (rows, columns), &Device::Cpu).unwrap(),
+                    GgmlDType::Q8_0,
+                )
+                .unwrap();
+                let expected = QMatMul::from_qtensor(candle)
+                    .unwrap()
+                    .forward(&Tensor::from_slice(&input, (count, columns), &Device::Cpu).unwrap())
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap();
+                for isa in Isa::available() {
+                    let found = product(isa, &matrix, &input);
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((found - expected).abs() < 0.02, "{isa:?} {rows}x{columns}: {found} is not {expected}");
+                    }
+                    let alone: Vec<f32> = input.chunks(columns).flat_map(|row| product(isa, &matrix, row)).collect();
+                    assert_eq!(found, alone, "{isa:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_reads_back_as_it_was_within_a_step() {
+        let weights = numbers(20 * 64, 3);
+        let matrix = Matrix::quantise(64, &[&weights]);
+        let mut row = vec![0.0; 64];
+        matrix.read_row(18, &mut row);
+        for (found, expected) in row.iter().zip(&weights[18 * 64..]) {
+            assert!((found - expected).abs() <= 0.5 / 127.0 + 1e-6);
+        }
+    }
+}

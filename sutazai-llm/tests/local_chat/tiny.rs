@@ -1,0 +1,95 @@
+//! A model of the llama family that is complete and tiny: random weights, a token per byte. It needs no download.
+
+use std::{fs::File, io::BufWriter, path::Path};
+
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, QTensor, gguf_file, gguf_file::Value},
+};
+
+pub const WIDTH: usize = 64;
+const INNER: usize = 96;
+const LAYERS: u32 = 2;
+pub const CONTEXT: u32 = 1024;
+const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
+                        '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// The header and tensors of the model, for tests that spoil one of them.
+pub struct Tiny {
+    pub header: Vec<(&'static str, Value)>,
+    pub tensors: Vec<(String, QTensor)>,
+}
+
+impl Tiny {
+    pub fn new() -> Self {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut tensor = |rows: usize, columns: usize| {
+            let numbers: Vec<f32> = (0..rows * columns).map(|_| random.f32() * 0.6 - 0.3).collect();
+            let tensor = Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap();
+            QTensor::quantize(&tensor, GgmlDType::Q4_1).unwrap()
+        };
+        let ones = || {
+            QTensor::quantize(&Tensor::ones(WIDTH, candle_core::DType::F32, &Device::Cpu).unwrap(), GgmlDType::F32)
+                .unwrap()
+        };
+        let words = words();
+        let mut tensors =
+            vec![("token_embd.weight".into(), tensor(words.len(), WIDTH)), ("output_norm.weight".into(), ones())];
+        for layer in 0..LAYERS {
+            for (name, rows, columns) in [
+                ("attn_q", WIDTH, WIDTH),
+                ("attn_k", WIDTH / 2, WIDTH),
+                ("attn_v", WIDTH / 2, WIDTH),
+                ("attn_output", WIDTH, WIDTH),
+                ("ffn_gate", INNER, WIDTH),
+                ("ffn_up", INNER, WIDTH),
+                ("ffn_down", WIDTH, INNER),
+            ] {
+                tensors.push((format!("blk.{layer}.{name}.weight"), tensor(rows, columns)));
+            }
+            for name in ["attn_norm", "ffn_norm"] {
+                tensors.push((format!("blk.{layer}.{name}.weight"), ones()));
+            }
+        }
+        let kinds = words.iter().map(|word| Value::I32(if CONTROL.contains(&word.as_str()) { 3 } else { 1 })).collect();
+        let count = |number: usize| Value::U32(number.try_into().unwrap());
+        let text = |text: &str| Value::String(text.into());
+        let header = vec![
+            ("general.architecture", text("llama")),
+            ("llama.block_count", Value::U32(LAYERS)),
+            ("llama.context_length", Value::U32(CONTEXT)),
+            ("llama.embedding_length", count(WIDTH)),
+            ("llama.feed_forward_length", count(INNER)),
+            ("llama.attention.head_count", Value::U32(4)),
+            ("llama.attention.head_count_kv", Value::U32(2)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("tokenizer.ggml.model", text("gpt2")),
+            ("tokenizer.ggml.pre", text("smollm")),
+            ("tokenizer.ggml.tokens", Value::Array(words.into_iter().map(Value::String).collect())),
+            ("tokenizer.ggml.token_type", Value::Array(kinds)),
+            ("tokenizer.ggml.merges", Value::Array(Vec::new())),
+            ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+            ("tokenizer.chat_template", text(TEMPLATE)),
+        ];
+        Self { header, tensors }
+    }
+
+    pub fn write(&self, path: &Path) {
+        let header: Vec<_> = self.header.iter().map(|(key, value)| (*key, value)).collect();
+        let tensors: Vec<_> = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        gguf_file::write(&mut BufWriter::new(File::create(path).unwrap()), &header, &tensors).unwrap();
+    }
+
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.header.iter_mut().find(|(name, _)| *name == key).unwrap().1 = value;
+    }
+}
+
+/// Control tokens, then GPT-2's stand-in for each byte.
+fn words() -> Vec<String> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let shown = (0..=u8::MAX).filter(printable).map(char::from);
+    let hidden = (0x100..).filter_map(char::from_u32).take((0..=u8::MAX).filter(|byte| !printable(byte)).count());
+    CONTROL.iter().map(|name| (*name).to_owned()).chain(shown.chain(hidden).map(String::from)).collect()
+}
