@@ -4,15 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use sutazai_agents::{AgentsOptions, catalogue};
 use sutazai_core::{
-    Orchestrator, Result, engine::OrchestratorBuilder, memory::MemoryVectorStore, model::ChatModel, store::VectorStore,
+    Error, ErrorKind, Orchestrator, Result,
+    engine::{Drained, OrchestratorBuilder},
+    memory::MemoryVectorStore,
+    model::ChatModel,
 };
 use sutazai_llm::{
-    local::{LocalChat, LocalChatConfig},
+    local::{LocalChat, LocalChatConfig, LocalEmbedding},
     ollama::{Discovered, OllamaChat, default_urls, discover},
     registry::{ModelStore, Role},
 };
 
-use sutazai_store::{SqliteConfig, SqliteStore, Synchronous};
+use sutazai_store::{SqliteConfig, SqliteStore, Synchronous, vector::UsearchStore};
 
 use crate::{
     config::{Fsync, Settings, VectorProvider},
@@ -22,13 +25,34 @@ use crate::{
     node::DataDir,
 };
 
+/// Where the index is, in the data directory.
+const INDEX: &str = "vectors";
+
 /// The embedded chat model.
 pub const CHAT_MODEL: &str = "smollm2:135m";
 /// The embedded embedding model.
 pub const EMBEDDING_MODEL: &str = "all-minilm";
 
+/// A running engine with what must be closed after it.
+pub struct Engine {
+    /// The engine.
+    pub orchestrator: Orchestrator,
+    index: Option<Arc<UsearchStore>>,
+}
+
+impl Engine {
+    /// Admits nothing more, lets running tasks finish within `grace`, and closes the stores.
+    pub async fn close(&self, grace: Duration) -> Result<Drained> {
+        let drained = self.orchestrator.shutdown(grace).await;
+        if let Some(index) = &self.index {
+            index.close().await;
+        }
+        drained
+    }
+}
+
 /// An engine over the data directory, as `serve` runs it, and what counts its work.
-pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Orchestrator, Arc<Metrics>)> {
+pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Engine, Arc<Metrics>)> {
     let catalogue = catalogue(AgentsOptions::default());
     let mut agents = catalogue.agents;
     if settings.dev_agents {
@@ -42,18 +66,34 @@ pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Orchestrator
         .observer(Arc::clone(&metrics) as _)
         .node(dir.node().clone())
         .max_running(settings.max_running)
-        .store(store(settings, dir).await?)
-        .vectors(vectors(settings, dir));
-    let orchestrator = models(builder, settings, ollama(settings).await).await?.start().await?;
-    Ok((orchestrator, metrics))
+        .store(store(settings, dir).await?);
+    let index = match settings.vector_provider {
+        VectorProvider::Usearch => Some(Arc::new(UsearchStore::open(dir.join(INDEX)).await?)),
+        VectorProvider::Memory => None,
+    };
+    let builder = models(vectors(builder, index.as_ref()), settings, ollama(settings).await).await?;
+    Ok((Engine { orchestrator: builder.start().await?, index }, metrics))
 }
 
 /// An engine for one command: tasks in memory, the index kept in the data directory unless a server has that.
-pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<Orchestrator> {
+pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<Engine> {
     let catalogue = catalogue(AgentsOptions::default());
-    let vectors: Arc<dyn VectorStore> = Arc::new(MemoryVectorStore::new());
-    let builder = Orchestrator::builder().agents(catalogue.agents).router(catalogue.router).vectors(vectors);
-    models(builder, settings, ollama).await?.start().await
+    let builder = Orchestrator::builder().agents(catalogue.agents).router(catalogue.router);
+    let index = match settings.vector_provider {
+        VectorProvider::Usearch => UsearchStore::open(settings.data_dir.join(INDEX)).await.map(Arc::new),
+        VectorProvider::Memory => Err(Error::new(ErrorKind::Unsupported, "memory was asked for")),
+    };
+    let index = index.inspect_err(|error| tracing::debug!(%error, "the index of this command is in memory")).ok();
+    let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
+    Ok(Engine { orchestrator: builder.start().await?, index })
+}
+
+/// Adds the index, or one in memory.
+fn vectors(builder: OrchestratorBuilder, index: Option<&Arc<UsearchStore>>) -> OrchestratorBuilder {
+    match index {
+        Some(index) => builder.vectors(Arc::clone(index) as _),
+        None => builder.vectors(Arc::new(MemoryVectorStore::new())),
+    }
 }
 
 async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
@@ -63,13 +103,6 @@ async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
         Fsync::Normal => Synchronous::Normal,
     };
     SqliteStore::connect(config).await
-}
-
-fn vectors(settings: &Settings, _dir: &DataDir) -> Arc<dyn VectorStore> {
-    match settings.vector_provider {
-        VectorProvider::Memory => Arc::new(MemoryVectorStore::new()),
-        VectorProvider::Usearch => Arc::new(MemoryVectorStore::new()),
-    }
 }
 
 /// The Ollama that answers and holds the chat model of the settings, if there is one.
@@ -114,5 +147,5 @@ async fn models(
     let builder = chat.into_iter().fold(builder, |builder, model| {
         builder.chat_model(WithDefaults::wrap(model, settings.temperature, settings.max_tokens))
     });
-    Ok(builder)
+    Ok(builder.embedding_model(Arc::new(LocalEmbedding::new(store, EMBEDDING_MODEL)?)))
 }

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use sutazai_core::Orchestrator;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    compose,
+    compose::{self, Engine},
     config::Settings,
     http::{self, AppState, Options},
     metrics::Metrics,
@@ -56,7 +55,7 @@ impl Claimed {
 /// A server that is ready: its engine runs, its port is open.
 pub struct Server {
     claimed: Claimed,
-    orchestrator: Orchestrator,
+    engine: Engine,
     metrics: Arc<Metrics>,
     drain: Duration,
 }
@@ -65,17 +64,17 @@ impl Server {
     /// Starts the engine. Whatever is wrong now is a fault of the configuration.
     pub async fn start(claimed: Claimed, settings: &Settings) -> Result<Self, Failure> {
         let started = compose::serving(settings, &claimed.dir).await;
-        let (orchestrator, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
-        Ok(Self { claimed, orchestrator, metrics, drain: Duration::from_millis(settings.drain_ms) })
+        let (engine, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
+        Ok(Self { claimed, engine, metrics, drain: Duration::from_millis(settings.drain_ms) })
     }
 
     /// Serves until `end` is cancelled, then admits nothing more, lets running tasks finish, gives back what is left and closes.
     pub async fn run(self, end: CancellationToken) -> Result<Exit, Failure> {
-        let Self { claimed, orchestrator, metrics, drain } = self;
+        let Self { claimed, engine, metrics, drain } = self;
         let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("cannot serve on: {error}"));
         let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
         let closed = CancellationToken::new();
-        let state = AppState::new(orchestrator.clone(), metrics, Options::default());
+        let state = AppState::new(engine.orchestrator.clone(), metrics, Options::default());
         let serving = async {
             let served = http::serve(listener, state, closed.clone().cancelled_owned()).await;
             end.cancel(); // whatever made it stop, the engine stops too
@@ -83,9 +82,9 @@ impl Server {
         };
         let draining = async {
             end.cancelled().await;
-            tracing::info!(running = orchestrator.running(), "draining");
+            tracing::info!(running = engine.orchestrator.running(), "draining");
             // Until this is done the API goes on answering: those who wait for a running task get its result.
-            let drained = orchestrator.shutdown(drain).await;
+            let drained = engine.close(drain).await;
             closed.cancel();
             drained
         };

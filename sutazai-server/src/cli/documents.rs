@@ -88,7 +88,8 @@ async fn alone(request: &Request, input: &Value, configuration: &Configuration) 
         (Request::Ask(_), None) => pull_missing(settings, &[EMBEDDING_MODEL, CHAT_MODEL]).await?,
         _ => pull_missing(settings, &[EMBEDDING_MODEL]).await?,
     }
-    let orchestrator = compose::alone(settings, ollama).await?;
+    let engine = compose::alone(settings, ollama).await?;
+    let orchestrator = &engine.orchestrator;
     let submitted = orchestrator.submit_request(TaskRequest::new(AGENT, Payload::of(input)?)).await?;
     let spinner = Spinner::new("documents");
     let mut events = std::pin::pin!(orchestrator.events(submitted.task.id, 0));
@@ -98,7 +99,7 @@ async fn alone(request: &Request, input: &Value, configuration: &Configuration) 
     }
     drop(spinner);
     let task = orchestrator.task(submitted.task.id).await?;
-    orchestrator.shutdown(std::time::Duration::ZERO).await?;
+    engine.close(std::time::Duration::ZERO).await?;
     match (&task.output, &task.error) {
         (Some(output), _) if task.state == TaskState::Completed => Ok(output.read()?),
         (_, Some(error)) => {
