@@ -72,7 +72,8 @@ impl Cranfield {
             })
             .filter(|document: &Fallible<_>| document.as_ref().map_or(true, |(_, text)| !text.trim().is_empty()))
             .collect::<Fallible<_>>()?;
-        let queries = records(&text("cran.qry")?).map(|(_, record)| field(record, ".W", "\0").replace('\n', " ")).collect();
+        let queries =
+            records(&text("cran.qry")?).map(|(_, record)| field(record, ".W", "\0").replace('\n', " ")).collect();
         let mut gains: HashMap<u32, HashMap<u32, f64>> = HashMap::new();
         for line in text("cranqrel")?.lines() {
             // The judgements number queries by their position, whatever their `.I` says.
@@ -96,7 +97,8 @@ impl Cranfield {
                 let gains = self.gains.get(&query)?;
                 let mut ideal: Vec<f64> = gains.values().copied().collect();
                 ideal.sort_by(|a, b| b.total_cmp(a));
-                let reached = discounted(&mut ranking.iter().map(|document| gains.get(document).copied().unwrap_or(0.0)));
+                let reached =
+                    discounted(&mut ranking.iter().map(|document| gains.get(document).copied().unwrap_or(0.0)));
                 Some(reached / discounted(&mut ideal.into_iter()))
             })
             .collect();
@@ -106,7 +108,8 @@ impl Cranfield {
 
 fn records(text: &str) -> impl Iterator<Item = (Result<u32, std::num::ParseIntError>, &str)> {
     let text = text.strip_prefix(".I ").unwrap_or(text);
-    text.split("\n.I ").map(|record| record.split_once('\n').map_or((record.trim().parse(), ""), |(n, rest)| (n.trim().parse(), rest)))
+    text.split("\n.I ")
+        .map(|record| record.split_once('\n').map_or((record.trim().parse(), ""), |(n, rest)| (n.trim().parse(), rest)))
 }
 
 /// What stands between two of a record's markers.

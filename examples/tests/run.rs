@@ -1,5 +1,4 @@
 //! Runs every example as a user would, and a program outside the workspace that has one dependency line.
-
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what is wrong by failing")]
 
 use std::{

@@ -1,4 +1,5 @@
 //! The document agent on a real engine with the reference backends: what is indexed, found, cited and refused.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
 use std::{fs, path::Path, sync::Arc};
 

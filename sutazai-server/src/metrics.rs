@@ -184,6 +184,8 @@ mod tests {
         Payload,
         clock::Timestamp,
         engine::{Command, Transition, create},
+        memory::MemoryTaskStore,
+        store::TaskWrite,
         task::{NodeId, TaskError, TaskId, TaskRequest},
     };
 
@@ -223,6 +225,26 @@ mod tests {
         assert_eq!(depths(&metrics(), &[Command::Cancel]), [0]);
         assert_eq!(depths(&metrics(), &[Command::Expire]), [0]);
         assert_eq!(depths(&metrics(), &[claim, Command::Expire]), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn the_queue_of_a_former_life_is_counted() {
+        let store = MemoryTaskStore::new();
+        let mut batch = Vec::new();
+        for n in 0..PAGE + 2 {
+            let mut step = task();
+            step.task.id = TaskId::from_bytes((n as u128).to_be_bytes());
+            match n {
+                0 => step.apply(Command::Claim { node: NodeId::new("n") }, Timestamp::from_millis(1)).unwrap(),
+                1 => step.apply(Command::Cancel, Timestamp::from_millis(1)).unwrap(),
+                _ => {}
+            }
+            batch.push(TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None });
+        }
+        store.write(&batch).await.unwrap();
+        let metrics = metrics();
+        metrics.count_queue(&store).await.unwrap();
+        assert_eq!(metrics.agents["a"].depth.get(), PAGE as i64 + 1, "all but the one that has ended");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The stored format, as text: a change of it is a change that every file out there meets. `SUTAZAI_BLESS=1` writes it anew.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 #![cfg(feature = "sqlite")]
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};

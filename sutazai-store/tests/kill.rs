@@ -1,4 +1,5 @@
 //! A process that writes is killed at any moment: what it was told is stored is stored, and each batch as a whole.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 #![cfg(all(feature = "sqlite", unix))]
 
 use std::{

@@ -1,4 +1,5 @@
 //! The SQLite store against the suite of every task store, and against what only files can suffer.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 #![cfg(feature = "sqlite")]
 
 use std::{

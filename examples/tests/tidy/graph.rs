@@ -155,7 +155,7 @@ fn imports<'a>(lines: &[(usize, &'a str)], crates: &[String]) -> BTreeSet<&'a st
 }
 
 /// `pub` items and the methods of public traits, each up to its body or the fields it hides.
-fn public_signatures<'a>(lines: &[(usize, &'a str)]) -> Vec<(usize, String)> {
+fn public_signatures(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut in_trait = false;
     let mut open: Option<(usize, String)> = None;
@@ -168,10 +168,11 @@ fn public_signatures<'a>(lines: &[(usize, &'a str)]) -> Vec<(usize, String)> {
             in_trait = true;
         } else if *line == "}" {
             in_trait = false;
-        } else if trimmed.starts_with("pub ") && !trimmed.starts_with("pub use") && !trimmed.starts_with("pub mod") {
-            open = Some((*number, trimmed.to_owned()));
-        } else if in_trait && (trimmed.starts_with("fn ") || trimmed.starts_with("async fn ")) {
-            open = Some((*number, trimmed.to_owned()));
+        } else {
+            let item =
+                ["pub use", "pub mod"].iter().all(|other| !trimmed.starts_with(other)) && trimmed.starts_with("pub ");
+            let method = in_trait && (trimmed.starts_with("fn ") || trimmed.starts_with("async fn "));
+            open = (item || method).then(|| (*number, trimmed.to_owned()));
         }
         let ended =
             |text: &str| text.contains('{') || text.ends_with(';') || text.ends_with(',') && !text.contains("fn ");

@@ -76,8 +76,7 @@ pub(super) async fn run(
     })
     .await?;
 
-    let mut report = Report::default();
-    report.removed = remove_missing(store, &mut index, &found).await?;
+    let mut report = Report { removed: remove_missing(store, &mut index, &found).await?, ..Report::default() };
     let mut doubtful: VecDeque<Found> = found.into_iter().filter(|found| !is_unchanged(&index, found)).collect();
     let total = doubtful.len();
     while !doubtful.is_empty() {

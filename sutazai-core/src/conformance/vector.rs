@@ -280,7 +280,7 @@ pub async fn payloads_come_back(store: Store) -> Result<()> {
     let given = record("odd id: ä/%_'\"\u{0}", [0.1, -0.2, 1e-30], payload);
     made(&store, [given.clone(), record("plain", [1.0, 0.0, 0.0], json!({}))]).await?;
     let page = store.scan(NAME, None, 1).await?;
-    assert_eq!(page.items, [given.clone()]);
+    assert_eq!(page.items, std::slice::from_ref(&given));
     let hits = search(&store, &[0.1, -0.2, 0.0], 1, None).await?;
     assert_eq!((&hits[0].id, &hits[0].payload), (&given.id, &given.payload));
     assert_eq!(store.delete(NAME, Selector::Ids(vec![given.id])).await?, 1);

@@ -40,6 +40,7 @@ fn main() {
         ("an_impossible_schema_is_refused", impossible),
         ("threads_change_no_token", threads),
         ("the_context_is_the_limit", limit),
+        ("it_reads_more_than_4096_tokens", beyond),
     ]
     .into_iter()
     .map(|(name, case)| {
@@ -54,7 +55,7 @@ fn main() {
     for (name, case) in [
         ("tokens_are_the_reference_ones", tokens as fn(&Path) -> BoxFuture<'_, Outcome>),
         ("it_answers_a_question", question),
-        ("it_reads_more_than_4096_tokens", long),
+        ("it_finds_the_beginning_of_a_long_text", long),
         ("a_document_cannot_speak_as_the_system", forged),
     ] {
         let path = weights.clone();
@@ -266,6 +267,14 @@ fn limit(tiny: &Path) -> BoxFuture<'_, Outcome> {
     })
 }
 
+fn beyond(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let reply = local(tiny).complete(greedy(&"z".repeat(4200), 8)).await?;
+        assert!(reply.finish.usage.prompt_tokens > 4200, "{reply:?}");
+        Ok(())
+    })
+}
+
 /// The golden was made with HuggingFace's tokenizer, set up as SmolLM2's own `tokenizer.json` says, from the merges in the file.
 fn tokens(path: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
@@ -300,11 +309,11 @@ fn question(path: &Path) -> BoxFuture<'_, Outcome> {
 
 fn long(path: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
-        let filler = "The sky was grey and the river was slow. ".repeat(480);
-        let text = format!("{filler}\n\nNow complete the sentence: The sky was grey and the river was");
+        let filler = "The river was slow and the sky was grey. ".repeat(if cfg!(debug_assertions) { 15 } else { 500 });
+        let text = format!("The secret word is lighthouse. {filler}\n\nComplete the sentence: The secret word is");
         let reply = local(path).complete(greedy(&text, 12)).await?;
-        assert!(reply.finish.usage.prompt_tokens > 4300, "{reply:?}");
-        assert!(reply.text.contains("slow") || reply.text.contains("sky"), "{reply:?}");
+        assert!(reply.text.contains("lighthouse"), "{reply:?}");
+        assert!(cfg!(debug_assertions) || reply.finish.usage.prompt_tokens > 4500, "{reply:?}");
         Ok(())
     })
 }

@@ -7,22 +7,22 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file, gguf_file::Value},
 };
 
-pub const WIDTH: usize = 64;
+const WIDTH: usize = 64;
 const INNER: usize = 96;
 const LAYERS: u32 = 2;
-pub const CONTEXT: u32 = 1024;
+const CONTEXT: u32 = 8192;
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
                         '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// The header and tensors of the model, for tests that spoil one of them.
-pub struct Tiny {
-    pub header: Vec<(&'static str, Value)>,
-    pub tensors: Vec<(String, QTensor)>,
+pub(crate) struct Tiny {
+    pub(crate) header: Vec<(&'static str, Value)>,
+    pub(crate) tensors: Vec<(String, QTensor)>,
 }
 
 impl Tiny {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut random = fastrand::Rng::with_seed(11);
         let mut tensor = |rows: usize, columns: usize| {
             let numbers: Vec<f32> = (0..rows * columns).map(|_| random.f32() * 0.6 - 0.3).collect();
@@ -75,13 +75,13 @@ impl Tiny {
         Self { header, tensors }
     }
 
-    pub fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         let header: Vec<_> = self.header.iter().map(|(key, value)| (*key, value)).collect();
         let tensors: Vec<_> = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut BufWriter::new(File::create(path).unwrap()), &header, &tensors).unwrap();
     }
 
-    pub fn set(&mut self, key: &str, value: Value) {
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
         self.header.iter_mut().find(|(name, _)| *name == key).unwrap().1 = value;
     }
 }

@@ -1,4 +1,5 @@
 //! all-MiniLM-L6-v2 where its weights are on disk: its vectors are those of an independent implementation.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
 use std::{error::Error, sync::Arc};
 

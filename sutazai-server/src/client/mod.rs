@@ -146,7 +146,7 @@ pub(crate) fn segment(text: &str) -> String {
     text.bytes().fold(String::new(), |mut path, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(byte as char),
-            b'.' if text.trim_matches('.') != "" => path.push('.'),
+            b'.' if !text.trim_matches('.').is_empty() => path.push('.'),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
         path

@@ -32,10 +32,9 @@ pub(super) fn check(method: &Method, uri: &Uri, headers: &HeaderMap, allowed: &[
 
 fn is_ours(authority: &str, allowed: &[String]) -> bool {
     let name = without_port(authority);
-    if let Ok(ip) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        if ip.is_loopback() {
-            return true;
-        }
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if address.is_ok_and(|address| address.is_loopback()) {
+        return true;
     }
     name.eq_ignore_ascii_case("localhost") || allowed.iter().any(|host| name.eq_ignore_ascii_case(without_port(host)))
 }

@@ -1,7 +1,14 @@
 //! The real binary as a child process: starts it, speaks to it, and ends it with the test.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by failing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test says what went wrong by failing"
+)]
+#![allow(clippy::disallowed_methods, reason = "a test waits for another process on its own thread")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,10 +22,10 @@ use std::{
 use serde_json::Value;
 
 /// Long enough for a loaded machine; a test that waits longer has found a fault.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary with `arguments` and an environment in which no setting is given.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sutazai-server"));
     let theirs = [
         "AGENT_",
@@ -45,17 +52,17 @@ pub fn command(arguments: &[&str]) -> Command {
 }
 
 /// Runs the binary to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
 /// What it wrote to stderr.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The JSON it wrote to stdout.
-pub fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!(
             "stdout is not one JSON document ({error}): {:?}; stderr: {}",
@@ -66,7 +73,7 @@ pub fn json(output: &Output) -> Value {
 }
 
 /// A running `serve`.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
     log: Arc<Mutex<Vec<String>>>,
@@ -74,12 +81,12 @@ pub struct Server {
 
 impl Server {
     /// Starts a server over `data` on a free port and waits for its ready line.
-    pub fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         Self::start_with(data, &[])
     }
 
     /// The same with more arguments.
-    pub fn start_with(data: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start_with(data: &Path, more: &[&str]) -> Self {
         let data = data.to_str().unwrap();
         let mut arguments = vec!["serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--dev-agents"];
         arguments.extend(more);
@@ -110,40 +117,40 @@ impl Server {
     }
 
     /// `http://HOST:PORT`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Its port.
-    pub fn port(&self) -> &str {
+    pub(crate) fn port(&self) -> &str {
         self.address.rsplit(':').next().unwrap()
     }
 
     /// Everything it has written.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
     /// Runs another command of the binary against this server.
-    pub fn cli(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         let url = self.url();
         run(&[arguments, &["--server", &url]].concat())
     }
 
     /// Sends a signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// Ends it as a power cut would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -166,7 +173,7 @@ impl Drop for Server {
 }
 
 /// The folder where models are looked for by default, if the embedded ones are there.
-pub fn models() -> Option<PathBuf> {
+pub(crate) fn models() -> Option<PathBuf> {
     let listed = json(&run(&["models", "list", "--json"]));
     let ready = |name: &str| {
         let found = listed["items"].as_array()?.iter().find(|model| model["name"] == name)?;
@@ -176,7 +183,7 @@ pub fn models() -> Option<PathBuf> {
 }
 
 /// An HTTP client for tests.
-pub fn http() -> reqwest::Client {
+pub(crate) fn http() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }

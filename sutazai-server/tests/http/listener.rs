@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use axum::{body::Body, http::Request};
+use futures_util::StreamExt;
 use serde_json::Value;
-use sutazai_server::http::{Options, serve};
+use sutazai_server::http::{Options, router, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
     task::JoinHandle,
+    time::Instant,
 };
+use tower::ServiceExt;
 
-use crate::server::state;
+use crate::server::{Server, state};
 
 struct Listening {
     port: u16,
@@ -80,6 +84,24 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let stream = server.send(&format!("{}connection: close\r\n\r\n{{\"ag", head("POST", "/api/v1/tasks", 100))).await;
     let (status, problem) = read(stream).await;
     assert_eq!((status, problem["code"].as_str()), (408, Some("request_timeout")));
+}
+
+/// Time is the runtime's own here and jumps whenever everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_shows_that_it_lives() {
+    let server = Server { router: router(state(Options::default()).await) };
+    let id = server.submit("dev.sleep", serde_json::json!({"ms": 3_600_000})).await;
+    let request = Request::get(format!("/api/v1/tasks/{id}/events")).header("host", "localhost");
+    let response = server.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let mut stream = response.into_body().into_data_stream();
+    let mut last = Instant::now();
+    let mut comments = 0;
+    while comments < 3 {
+        let piece = stream.next().await.unwrap().unwrap();
+        assert!(last.elapsed() <= Duration::from_secs(15), "{:?} of silence", last.elapsed());
+        last = Instant::now();
+        comments += u32::from(piece.starts_with(b":"));
+    }
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ impl Bits {
 
     /// Bits beyond the length stay out.
     fn clip(&mut self) {
-        if let Some(last) = self.words.last_mut().filter(|_| self.len % WORD != 0) {
+        if let Some(last) = self.words.last_mut().filter(|_| !self.len.is_multiple_of(WORD)) {
             *last &= (1 << (self.len % WORD)) - 1;
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{File, TryLockError},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -32,6 +32,7 @@ use super::{
 
 /// How long to wait for a process that is about to end to let go of the directory.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Shared {
     pub(super) config: Arc<UsearchConfig>,
@@ -66,7 +67,11 @@ impl Shared {
         held(&lock, &config.directory).await?;
         let database = Database::open(&config.directory.join("vectors.db")).await?;
         let (directory, numbers) = (config.directory.clone(), database.numbers().await?);
-        blocking(move || Ok(sweep(&directory, &numbers))).await?;
+        blocking(move || {
+            sweep(&directory, &numbers);
+            Ok(())
+        })
+        .await?;
         Ok(Self {
             searches: Arc::new(Semaphore::new(config.search_threads.max(1))),
             wake: Arc::default(),
@@ -126,7 +131,11 @@ impl Shared {
         }
         if let Some(number) = number {
             let path = collection::file(&self.config.directory, number);
-            blocking(move || Ok(drop(std::fs::remove_file(path)))).await?;
+            blocking(move || {
+                let _ = std::fs::remove_file(path); // what is left is swept at the next start
+                Ok(())
+            })
+            .await?;
         }
         Ok(())
     }
@@ -263,20 +272,18 @@ fn ready(records: Vec<VectorRecord>) -> Ready {
 /// Memory and files are this process's alone, so another one on the directory is refused.
 async fn held(lock: &File, directory: &Path) -> Result<()> {
     let began = Instant::now();
-    while let Err(error) = lock.try_lock() {
-        if began.elapsed() >= LOCK_WAIT {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "another process has these vectors open: stop it or use another directory",
-            )
-            .with_code("vectors_in_use")
-            .during("open vectors")
-            .about(directory.display())
-            .because(error));
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::WouldBlock) => {
+                let message = "another process has these vectors open: stop it or use another directory";
+                let error = Error::new(ErrorKind::Unavailable, message).with_code("vectors_in_use");
+                return Err(error.during("open vectors").about(directory.display()));
+            }
+            Err(TryLockError::Error(error)) => return Err(error).told("lock vectors", &directory.display()),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 /// Removes index files that were never finished or whose collection is no more.

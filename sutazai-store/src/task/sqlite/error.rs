@@ -19,8 +19,8 @@ pub(super) enum Fault {
     Foreign,
     #[error("a stored value cannot be read back: {0}; restore the file from a backup")]
     Value(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the folder cannot be made")]
-    Folder(#[source] std::io::Error),
+    #[error("the path cannot be used; check it and its permissions")]
+    Path(#[source] std::io::Error),
     #[error(transparent)]
     Driver(#[from] sqlx::Error),
 }
@@ -42,46 +42,53 @@ impl Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let of = |kind, code, message: &'static str| Self::new(kind, message).with_code(code);
-        let plain = |kind, code| Self::new(kind, fault.to_string()).with_code(code);
-        let error = match &fault {
-            Fault::Closed => {
-                return of(ErrorKind::Unavailable, "store_closed", "the store is closed; open another one");
+        let (kind, code) = match &fault {
+            Fault::Closed => (ErrorKind::Unavailable, "store_closed"),
+            Fault::TooNew { .. } | Fault::OtherSchema(_) => (ErrorKind::Corrupt, "store_version"),
+            Fault::Foreign | Fault::Value(..) => (ErrorKind::Corrupt, "store_damaged"),
+            Fault::Path(_) => (ErrorKind::Unavailable, "store_unavailable"),
+            Fault::Driver(sqlx::Error::PoolClosed) => return Fault::Closed.into(),
+            Fault::Driver(error) => {
+                let (kind, code, message) = match fault.sqlite_code() {
+                    Some(code) => of_sqlite(code),
+                    None => of_driver(error),
+                };
+                let error = Self::new(kind, message).with_code(code);
+                return match fault {
+                    // The driver's wrapper says the same as what it wraps.
+                    Fault::Driver(sqlx::Error::Database(source)) => error.because(source.into_error()),
+                    fault => error.because(fault),
+                };
             }
-            Fault::TooNew { .. } => return plain(ErrorKind::Corrupt, "store_version"),
-            Fault::OtherSchema(_) => plain(ErrorKind::Corrupt, "store_version"),
-            Fault::Foreign => return plain(ErrorKind::Corrupt, "store_damaged"),
-            Fault::Value(..) => plain(ErrorKind::Corrupt, "store_damaged"),
-            Fault::Folder(_) => plain(ErrorKind::Unavailable, "store_unavailable"),
-            Fault::Driver(error) => match (fault.sqlite_code(), error) {
-                (Some(code), _) => of_sqlite(code),
-                (None, sqlx::Error::PoolTimedOut) => {
-                    of(ErrorKind::Timeout, "store_busy", "every reading connection is busy; try again")
-                }
-                (None, sqlx::Error::PoolClosed) => return Fault::Closed.into(),
-                (None, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => of(
-                    ErrorKind::Corrupt,
-                    "store_damaged",
-                    "a stored value cannot be read back; restore the file from a backup",
-                ),
-                _ => of(ErrorKind::Unavailable, "store_unavailable", "the database does not answer; try again"),
-            },
         };
+        let error = Self::new(kind, fault.to_string()).with_code(code);
         match fault {
             Fault::OtherSchema(source) => error.because(source),
             Fault::Value(_, source) => error.because(source),
-            Fault::Folder(source) => error.because(source),
-            Fault::Driver(source) => error.because(source),
+            Fault::Path(source) => error.because(source),
             _ => error,
         }
     }
 }
 
+type Told = (ErrorKind, &'static str, &'static str);
+
+/// The driver's own faults.
+fn of_driver(error: &sqlx::Error) -> Told {
+    match error {
+        sqlx::Error::PoolTimedOut => (ErrorKind::Timeout, "store_busy", "every reading connection is busy; try again"),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            (ErrorKind::Corrupt, "store_damaged", "a stored value cannot be read back; restore the file from a backup")
+        }
+        _ => (ErrorKind::Unavailable, "store_unavailable", "the database does not answer; try again"),
+    }
+}
+
 /// SQLite's codes (<https://www.sqlite.org/rescode.html>) as far as they tell an operator different things.
-fn of_sqlite(code: i32) -> Error {
+fn of_sqlite(code: i32) -> Told {
     // Writes of all kinds that a full disk refuses: IOERR_WRITE, FSYNC, DIR_FSYNC, TRUNCATE, SHMSIZE, SHMMAP.
     const FAILED_WRITES: [i32; 6] = [778, 1034, 1290, 1546, 4874, 5386];
-    let (kind, code, message) = match code & 0xff {
+    match code & 0xff {
         13 => (ErrorKind::Full, "store_full", "the disk is full; free some space and the store goes on"),
         10 if FAILED_WRITES.contains(&code) => {
             (ErrorKind::Full, "store_full", "the disk takes no more; free some space and the store goes on")
@@ -95,6 +102,5 @@ fn of_sqlite(code: i32) -> Error {
         10 => (ErrorKind::Unavailable, "store_unavailable", "the disk fails; check it and its mount"),
         1 | 19 | 20 | 21 => (ErrorKind::Internal, "internal", "the database refused a statement"),
         _ => (ErrorKind::Unavailable, "store_unavailable", "the database does not answer; try again"),
-    };
-    Error::new(kind, message).with_code(code)
+    }
 }

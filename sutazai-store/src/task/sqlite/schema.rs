@@ -21,11 +21,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/task/sqlite/migrations");
 /// Opens the file to write to it. Makes or updates the schema; refuses files that are damaged, another program's or too new.
 pub(super) async fn open(config: &SqliteConfig) -> Result<SqliteConnection> {
     if let Some(folder) = config.folder() {
-        tokio::fs::create_dir_all(folder).await.map_err(Fault::Folder)?;
+        tokio::fs::create_dir_all(folder).await.map_err(Fault::Path)?;
     }
     // What is there is looked at before it is opened to write, which would already change another program's file.
     let mut version = 0;
-    if tokio::fs::try_exists(&config.path).await.map_err(Fault::Folder)? {
+    if tokio::fs::try_exists(&config.path).await.map_err(Fault::Path)? {
         let mut file = SqliteConnection::connect_with(&config.reader()).await?;
         version = check(&mut file).await?;
         file.close().await?;

@@ -1,14 +1,19 @@
 //! The statements that write, one for many rows.
 //!
 //! A statement costs a trip to the connection's thread and a compilation, so rows share one in sizes of powers of two: the rows that are
-//! missing are NULL and left out. Several statements travel as one text, from `BEGIN` to `COMMIT`.
+//! missing are NULL and left out. Several statements travel as one text, from `BEGIN` to `COMMIT`; the driver runs them in turn and stops at
+//! the first that fails.
 
-use std::{fmt::Write as _, sync::LazyLock};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
-use sqlx::Arguments as _;
-use sqlx::SqlSafeStr as _;
-use sqlx::{AssertSqlSafe, Encode, SqlStr, Sqlite, Type, sqlite::SqliteArguments};
-use sutazai_core::task::{Task, TaskId};
+use sqlx::{Arguments, AssertSqlSafe, Encode, SqlSafeStr, SqlStr, Sqlite, Type, sqlite::SqliteArguments};
+use sutazai_core::{
+    clock::Timestamp,
+    task::{Task, TaskId},
+};
 
 use super::{
     error::{Fault, Result},
@@ -171,7 +176,7 @@ impl Text {
     }
 
     /// Milliseconds that may be missing.
-    fn time(&mut self, time: Option<sutazai_core::clock::Timestamp>) -> Result<()> {
+    fn time(&mut self, time: Option<Timestamp>) -> Result<()> {
         self.add(time.map(|time| time.as_millis()))
     }
 
@@ -245,9 +250,9 @@ impl Text {
     /// The values of [`COLUMNS`].
     fn whole(&mut self, task: &Task) -> Result<()> {
         self.id(task.id)?;
-        self.add(std::sync::Arc::clone(&task.agent))?;
-        self.add(std::sync::Arc::clone(&task.agent_version))?;
-        self.add(std::sync::Arc::clone(&task.tenant))?;
+        self.add(Arc::clone(&task.agent))?;
+        self.add(Arc::clone(&task.agent_version))?;
+        self.add(Arc::clone(&task.tenant))?;
         self.add(task.state.as_str())?;
         self.add(i64::from(task.priority.get()))?;
         self.add(task.due_at.as_millis())?;
@@ -265,7 +270,7 @@ impl Text {
 
     /// The values of [`CHANGING`].
     fn changing(&mut self, task: &Task) -> Result<()> {
-        self.add(std::sync::Arc::clone(&task.agent_version))?;
+        self.add(Arc::clone(&task.agent_version))?;
         self.add(task.state.as_str())?;
         self.add(i64::from(task.priority.get()))?;
         self.add(task.due_at.as_millis())?;

@@ -42,7 +42,8 @@ async fn a_damaged_file_is_rebuilt() {
     let file = index_file(directory.path());
     let mut pair = indexed(directory.path()).await;
     let length = fs::metadata(&file).unwrap().len() as usize;
-    let mut damages: Vec<Box<dyn Fn(&mut Vec<u8>)>> = vec![
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let mut damages: Vec<Damage> = vec![
         Box::new(|bytes| bytes.clear()),
         Box::new(|bytes| bytes.truncate(40)),
         Box::new(|bytes| bytes.truncate(bytes.len() / 2)),

@@ -125,7 +125,7 @@ impl Draw {
     }
 
     fn record(&mut self, id: usize) -> VectorRecord {
-        let payload = json!({"ten": id % 10, "half": id % 2 == 0, "id": id, "text": format!("text of {id}")});
+        let payload = json!({"ten": id % 10, "half": id.is_multiple_of(2), "id": id, "text": format!("text of {id}")});
         let Some(payload) = payload.as_object().cloned() else { unreachable!() };
         VectorRecord { id: format!("{id:05}"), vector: self.vector(), payload }
     }
