@@ -80,7 +80,11 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
     let catalogue = catalogue(AgentsOptions::default());
     let builder = Orchestrator::builder().agents(catalogue.agents).router(catalogue.router);
     let index = match settings.vector_provider {
-        VectorProvider::Usearch => UsearchStore::open(settings.data_dir.join(INDEX)).await.map(Arc::new),
+        VectorProvider::Usearch => {
+            // What cannot be made is told by opening it.
+            let _ = crate::node::create(&settings.data_dir);
+            UsearchStore::open(settings.data_dir.join(INDEX)).await.map(Arc::new)
+        }
         VectorProvider::Memory => Err(Error::new(ErrorKind::Unsupported, "memory was asked for")),
     };
     let index = index.inspect_err(|error| tracing::debug!(%error, "the index of this command is in memory")).ok();

@@ -92,7 +92,7 @@ impl DataDir {
 }
 
 /// Creates `path` with its parents; a directory that is new is for its owner alone.
-fn create(path: &Path) -> io::Result<()> {
+pub(crate) fn create(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -35,9 +35,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that ends the process with `exit`.
+    /// A failure that ends the process with `exit`. Of a message with several lines the first is kept: the others are a library's backtrace.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        let mut message = message.into();
+        message.truncate(message.find('\n').unwrap_or(message.len()));
+        Self { exit, message, hint: None }
     }
 
     /// Wrong usage or configuration.
@@ -49,6 +51,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Gives the hint that belongs to errors of `code`, if there is one.
+    #[must_use]
+    pub fn for_code(mut self, code: &str) -> Self {
+        self.hint = HINTS.iter().find(|(known, _)| *known == code).map(|(_, hint)| (*hint).to_owned()).or(self.hint);
         self
     }
 
@@ -88,15 +97,11 @@ impl fmt::Display for Failure {
 const HINTS: &[(&str, &str)] = &[
     ("agent_not_found", "`sutazai-server agents list` shows the agents"),
     ("model_not_found", "`sutazai-server models list` shows the models, `models pull NAME` gets one"),
+    ("store_damaged", "restore it, or name another data directory with --data-dir"),
+    ("model_damaged", "`sutazai-server models rm NAME` and `models pull NAME` bring it back"),
     ("task_not_found", "`sutazai-server tasks list` shows the tasks"),
     ("store_version", "run the version that wrote this data directory, or name another one with --data-dir"),
 ];
-
-/// The hint for an error of `code`.
-#[must_use]
-pub fn hint_for(code: &str) -> Option<&'static str> {
-    HINTS.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint)
-}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -106,9 +111,7 @@ impl From<Error> for Failure {
             _ => Exit::Failed,
         };
         let faults = error.faults().iter().map(|fault| format!("; {}: {}", fault.path, fault.message));
-        let mut failure = Self::new(exit, error.report() + &faults.collect::<String>());
-        failure.hint = hint_for(error.code()).map(str::to_owned);
-        failure
+        Self::new(exit, error.report() + &faults.collect::<String>()).for_code(error.code())
     }
 }
 

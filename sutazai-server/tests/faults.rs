@@ -15,6 +15,9 @@ use binary::{Server, command, http, json, run, stderr};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
+/// No server and no model can make up for this one.
+const NO_DISK: &str = "mounting a tmpfs needs root";
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let models = if arguments.list { None } else { binary::models() };
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
         .is_none()
         .then_some("the embedded models are not here: sutazai-server models pull smollm2:135m all-minilm");
     let disk = SmallDisk::mount(1);
-    let no_disk = disk.is_none().then_some("mounting a tmpfs needs root");
+    let no_disk = disk.is_none().then_some(NO_DISK);
     drop(disk);
     let with_models = |test: fn(&Path)| {
         let models = models.clone().unwrap_or_default();
@@ -40,14 +43,16 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A case; one with a reason against it is ignored, and says why.
-fn trial(name: &str, missing: Option<&str>, test: impl FnOnce() + Send + 'static) -> Trial {
+/// A case; one with a reason against it is ignored and says why, or fails where everything is required.
+fn trial(name: &str, missing: Option<&'static str>, test: impl FnOnce() + Send + 'static) -> Trial {
     let run = move || -> Result<(), Failed> {
         test();
         Ok(())
     };
+    let required = std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_some();
     match missing {
         None => Trial::test(name, run),
+        Some(why) if required && why != NO_DISK => Trial::test(name, move || Err(why.into())),
         Some(why) => Trial::test(format!("{name} ({why})"), run).with_ignored_flag(true),
     }
 }

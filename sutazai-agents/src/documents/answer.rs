@@ -25,6 +25,9 @@ pub enum Grounded {
 /// The answer where there is no evidence.
 pub(super) const NOT_FOUND: &str = "This is not in the documents.";
 
+/// One word in so many may be the model's own.
+const OWN_WORDS: usize = 8;
+
 /// What to ask the model: short, since a small one reads slowly and forgets, with the best sentence first.
 pub(super) fn prompt(question: &str, evidence: &[Sentence], model: Option<String>, max_tokens: u32) -> ChatRequest {
     let text: Vec<_> = evidence.iter().map(|sentence| plain(&sentence.text)).collect();
@@ -49,7 +52,8 @@ pub(super) fn grounded(said: &str, question: &str, evidence: &[Sentence]) -> (St
     (evidence.first().map(|sentence| plain(&sentence.text)).unwrap_or_default(), Grounded::Quote)
 }
 
-/// Every number it names stands in the evidence or the question, most of its other words too, and it says something that the question did not.
+/// Every number it names stands in the evidence or the question, of its other words all but one in [`OWN_WORDS`] too, and it says something that the
+/// question did not. Strict, because a small model turns a sentence into its opposite with one word of its own.
 fn is_borne_out(said: &str, question: &str, evidence: &[Sentence]) -> bool {
     let terms = Terms::default();
     let set = |text: &str| terms.of(text).into_iter().collect::<HashSet<String>>();
@@ -61,13 +65,17 @@ fn is_borne_out(said: &str, question: &str, evidence: &[Sentence]) -> bool {
     let numbers_stand = said_terms.iter().filter(is_number).all(|term| known(&term));
     let shared = said_terms.iter().filter(known).count();
     let adds = said_terms.iter().any(|term| quoted.contains(term) && !asked.contains(term));
-    numbers_stand && adds && shared * 3 >= said_terms.len() * 2
+    numbers_stand && adds && (said_terms.len() - shared) * OWN_WORDS <= said_terms.len()
 }
 
-/// A sentence without the marks of a list, a heading or emphasis.
+/// A sentence without the marks of a list, a heading, a table row or emphasis.
 fn plain(text: &str) -> String {
-    let text = text.trim_start_matches(['#', '>', '-', '*', '+', ' ']);
-    text.replace("**", "").trim().to_owned()
+    let text = text.trim_start_matches(['#', '>', '-', '*', '+', ' ']).replace("**", "");
+    if !text.starts_with('|') {
+        return text.trim().to_owned();
+    }
+    let cells = text.split('|').map(str::trim).filter(|cell| !cell.is_empty());
+    cells.collect::<Vec<_>>().join(", ")
 }
 
 /// The evidence as citations, each sentence once.

@@ -34,7 +34,7 @@ impl Chunk {
 pub(super) fn chunks(name: &str, text: &str) -> Vec<Chunk> {
     let lines = Lines::of(text);
     let config = || ChunkConfig::new(TOKENS).with_sizer(Approximate);
-    let is_markdown = [".md", ".markdown", ".mdx"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let is_markdown = is_markdown(name);
     let pieces: Vec<(usize, &str)> = if is_markdown {
         MarkdownSplitter::new(config()).chunk_indices(text).collect()
     } else {
@@ -61,6 +61,20 @@ pub(super) fn chunks(name: &str, text: &str) -> Vec<Chunk> {
             }
         })
         .collect()
+}
+
+/// Whether a file is Markdown, by its name.
+pub(super) fn is_markdown(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".md", ".markdown", ".mdx"].iter().any(|end| name.ends_with(end))
+}
+
+/// Between the headings of a trail.
+pub(super) const TRAIL: &str = " › ";
+
+/// A heading below others.
+pub(super) fn join(above: &str, title: &str) -> String {
+    if above.is_empty() { title.to_owned() } else { format!("{above}{TRAIL}{title}") }
 }
 
 /// Where the lines of a text begin.
@@ -108,7 +122,7 @@ fn headings(text: &str) -> Vec<(usize, String)> {
         } else if !fenced && (1..=6).contains(&level) && line[level..].starts_with(' ') {
             trail.retain(|(above, _)| *above < level);
             trail.push((level, line[level..].trim().trim_end_matches('#').trim_end()));
-            found.push((at, trail.iter().map(|(_, title)| *title).collect::<Vec<_>>().join(" › ")));
+            found.push((at, trail.iter().map(|(_, title)| *title).collect::<Vec<_>>().join(TRAIL)));
         }
         at += line.len();
     }

@@ -5,11 +5,17 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sutazai_core::{Result, context::Context};
 
-use super::{blocking, library::Snapshot, retrieve::Passage};
+use super::{
+    blocking,
+    chunk::{TRAIL, is_markdown, join},
+    library::Snapshot,
+    retrieve::Passage,
+};
 use crate::text::{Terms, coverage, sentences};
 
-/// When a sentence counts as evidence. A sentence's support is `meaning` · cosine + (1 − `meaning`) · the share of the question's words, rare ones
-/// counting more, that it or its headings hold.
+/// When a sentence counts as evidence. Its support is `meaning` · nearness + (1 − `meaning`) · words: nearness is the cosine of the question to the
+/// sentence under its heading, mixed with that to its passage; words is the share of the question's words, rare ones counting more, that the sentence
+/// or its headings hold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvidenceOptions {
@@ -25,12 +31,19 @@ pub struct EvidenceOptions {
 
 impl Default for EvidenceOptions {
     fn default() -> Self {
-        Self { meaning: 0.6, threshold: 0.5, also: 0.85, quotes: 3 }
+        Self { meaning: 0.6, threshold: 0.4, also: 0.85, quotes: 3 }
     }
 }
 
-/// Sentences that are embedded for one question: the model reads some hundred short sentences a second on two cores.
-const EMBEDDED: usize = 24;
+/// Sentences that are embedded for one question, those with the most words of the question in the best passages: a model reads some hundred short
+/// sentences a second on two cores.
+const EMBEDDED: usize = 12;
+
+/// How much of a sentence's nearness is that of its passage: `They are kept there.` means what is said around it.
+const AROUND: f32 = 0.3;
+
+/// The least that all words of a question weigh, in words as rare as can be: one common word in common is no support.
+const ENOUGH: f32 = 1.5;
 
 /// A sentence of a passage.
 #[derive(Clone, Debug)]
@@ -78,8 +91,8 @@ pub(super) async fn evidence(
             let Some(corpus) = corpora.get(passage.snapshot) else { continue };
             for sentence in of_passage(&passage) {
                 let found = terms.of(&format!("{}\n{}", sentence.heading, sentence.text)).into_iter().collect();
-                let words = coverage(&wanted, &found, |term| corpus.bm25().idf(term));
-                candidates.push((sentence, words, words + passage.score));
+                let words = coverage(&wanted, &found, ENOUGH, |term| corpus.bm25().rarity(term));
+                candidates.push((sentence, words, words + passage.score, passage.nearness));
             }
         }
         candidates.sort_by(|a, b| b.2.total_cmp(&a.2));
@@ -87,11 +100,11 @@ pub(super) async fn evidence(
         Ok(candidates)
     })
     .await?;
-    let texts: Vec<_> = candidates.iter().map(|(sentence, ..)| sentence.text.clone()).collect();
+    let texts: Vec<_> = candidates.iter().map(|(sentence, ..)| sentence.under_heading()).collect();
     let vectors = context.embed(&texts).await?;
-    for ((sentence, words, _), near) in candidates.iter_mut().zip(&vectors) {
-        let cosine = dot(vector, near).max(0.0);
-        sentence.support = options.meaning * cosine + (1.0 - options.meaning) * *words;
+    for ((sentence, words, _, around), near) in candidates.iter_mut().zip(&vectors) {
+        let nearness = (1.0 - AROUND) * dot(vector, near).max(0.0) + AROUND * *around;
+        sentence.support = options.meaning * nearness + (1.0 - options.meaning) * *words;
     }
     let mut found: Vec<_> = candidates.into_iter().map(|(sentence, ..)| sentence).collect();
     found.sort_by(|a, b| b.support.total_cmp(&a.support));
@@ -109,20 +122,39 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-fn of_passage(passage: &Passage) -> impl Iterator<Item = Sentence> + '_ {
-    let chunk = &passage.stored.chunk;
-    sentences(&chunk.text).into_iter().map(move |range| {
-        let line = |at: usize| chunk.start_line + u32::try_from(chunk.text[..at].matches('\n').count()).unwrap_or(0);
-        Sentence {
+/// The sentences of a passage. A heading says what the sentences below it are about, but nothing by itself.
+fn of_passage(passage: &Passage) -> Vec<Sentence> {
+    let (path, chunk) = (&passage.stored.path, &passage.stored.chunk);
+    let line = |at: usize| chunk.start_line + u32::try_from(chunk.text[..at].matches('\n').count()).unwrap_or(0);
+    let mut heading = chunk.heading.clone();
+    let mut found = Vec::new();
+    for range in sentences(&chunk.text) {
+        let text = squeeze(&chunk.text[range.clone()]);
+        if is_markdown(path) && text.starts_with('#') {
+            heading = join(&chunk.heading, text.trim_matches(['#', ' ']));
+            continue;
+        }
+        found.push(Sentence {
             snapshot: passage.snapshot,
-            path: passage.stored.path.clone(),
+            path: path.clone(),
             start_line: line(range.start),
             end_line: line(range.end),
-            text: squeeze(&chunk.text[range]),
-            heading: chunk.heading.clone(),
+            text,
+            heading: heading.clone(),
             support: 0.0,
+        });
+    }
+    found
+}
+
+impl Sentence {
+    /// What is embedded of it.
+    fn under_heading(&self) -> String {
+        match self.heading.rsplit(TRAIL).next().filter(|title| !title.is_empty()) {
+            Some(title) => format!("{title}: {}", self.text),
+            None => self.text.clone(),
         }
-    })
+    }
 }
 
 /// Runs of white space as one space.
@@ -141,13 +173,20 @@ mod tests {
 
     #[test]
     fn sentences_know_their_lines() {
-        let text = "First one.\nSecond\nhas two lines. Third.";
-        let chunk = Chunk { start_line: 10, end_line: 12, heading: "Head".into(), text: text.into() };
-        let passage = Passage { snapshot: 0, stored: Arc::new(Stored { path: "a.md".into(), chunk }), score: 1.0 };
-        let found: Vec<_> = of_passage(&passage).map(|s| (s.start_line, s.end_line, s.text)).collect();
+        let text = "First one.\nSecond\nhas two lines. Third.\n\n## Sub\n\nFourth.";
+        let chunk = Chunk { start_line: 10, end_line: 16, heading: "Head".into(), text: text.into() };
+        let passage =
+            Passage { snapshot: 0, stored: Arc::new(Stored { path: "a.md".into(), chunk }), score: 1.0, nearness: 1.0 };
+        let found: Vec<_> =
+            of_passage(&passage).into_iter().map(|s| (s.start_line, s.end_line, s.under_heading())).collect();
         assert_eq!(
             found,
-            [(10, 10, "First one.".into()), (11, 12, "Second has two lines.".into()), (12, 12, "Third.".into())]
+            [
+                (10, 10, "Head: First one.".into()),
+                (11, 12, "Head: Second has two lines.".into()),
+                (12, 12, "Head: Third.".into()),
+                (16, 16, "Sub: Fourth.".into()),
+            ]
         );
     }
 }

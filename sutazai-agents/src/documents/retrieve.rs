@@ -29,6 +29,8 @@ pub(super) struct Passage {
     pub stored: Arc<Stored>,
     /// 0 to 1: see [`fuse`].
     pub score: f32,
+    /// Its cosine to the query, 0 to 1.
+    pub nearness: f32,
 }
 
 /// The passages of all snapshots for `query`, best first, at most `limit`.
@@ -46,7 +48,12 @@ pub(super) async fn retrieve(
         let near = context.search(&snapshot.chunks, nearest).await?;
         let (corpus, query) = (Arc::clone(&snapshot.corpus), query.to_owned());
         let scored = blocking(move || Ok(fuse(&corpus, &Terms::default().of(&query), &near, candidates))).await?;
-        passages.extend(scored.into_iter().map(|(stored, score)| Passage { snapshot: number, stored, score }));
+        passages.extend(scored.into_iter().map(|(stored, score, nearness)| Passage {
+            snapshot: number,
+            stored,
+            score,
+            nearness,
+        }));
     }
     passages.sort_by(|a, b| {
         let place =
@@ -59,7 +66,7 @@ pub(super) async fn retrieve(
 
 /// One score from both sides: `MEANING` · cosine + (1 − `MEANING`) · BM25 as a share of the best BM25 score found, both floored at 0. A passage that the
 /// vector search did not propose is taken to be as near as the last one it did.
-fn fuse(corpus: &Corpus, query: &[String], near: &[VectorHit], candidates: usize) -> Vec<(Arc<Stored>, f32)> {
+fn fuse(corpus: &Corpus, query: &[String], near: &[VectorHit], candidates: usize) -> Vec<(Arc<Stored>, f32, f32)> {
     let lexical = corpus.bm25().search(query, candidates);
     let best = lexical.first().map_or(0.0, |(_, score)| *score);
     let words: HashMap<u32, f32> = lexical.iter().copied().collect();
@@ -71,7 +78,7 @@ fn fuse(corpus: &Corpus, query: &[String], near: &[VectorHit], candidates: usize
         .into_iter()
         .filter_map(|(slot, cosine)| {
             let share = if best > 0.0 { words.get(&slot).map_or(0.0, |score| score / best) } else { 0.0 };
-            Some((Arc::clone(corpus.stored(slot)?), MEANING * cosine + (1.0 - MEANING) * share))
+            Some((Arc::clone(corpus.stored(slot)?), MEANING * cosine + (1.0 - MEANING) * share, cosine))
         })
         .collect()
 }

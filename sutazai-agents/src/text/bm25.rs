@@ -60,6 +60,12 @@ impl Bm25 {
         (1.0 + (self.live as f32 - holding + 0.5) / (holding + 0.5)).ln()
     }
 
+    /// [`Bm25::idf`] beside that of a term that no document holds: above 0, at most 1, and comparable between small and large collections.
+    pub(crate) fn rarity(&self, term: &str) -> f32 {
+        let unseen = (1.0 + (self.live as f32 + 0.5) / 0.5).ln();
+        self.idf(term) / unseen
+    }
+
     /// The documents that share a term with `query`, best first, ties in order of adding; at most `limit`.
     pub(crate) fn search(&self, query: &[String], limit: usize) -> Vec<(u32, f32)> {
         let average = self.total as f32 / self.live.max(1) as f32;

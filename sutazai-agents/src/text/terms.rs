@@ -1,6 +1,6 @@
 //! Terms: the words of a text as the lexical index counts them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use snowball_stemmers_rs::{Algorithm, Stemmer};
 use unicode_segmentation::UnicodeSegmentation;
@@ -70,14 +70,18 @@ fn humps(word: &str) -> Vec<&str> {
     parts
 }
 
-/// How much of `wanted` is among `found`, 0 to 1, each term weighted by `weight`.
-pub(crate) fn coverage(wanted: &HashSet<String>, found: &HashSet<String>, weight: impl Fn(&str) -> f32) -> f32 {
-    let weights: HashMap<&str, f32> = wanted.iter().map(|term| (term.as_str(), weight(term))).collect();
-    let total: f32 = weights.values().sum();
-    if total <= 0.0 {
-        return 0.0;
-    }
-    weights.iter().filter(|(term, _)| found.contains(**term)).map(|(_, weight)| weight).sum::<f32>() / total
+/// How much of `wanted` is among `found`, 0 to 1, each term weighted by `weight`; all of them together weigh `least` at least.
+pub(crate) fn coverage(
+    wanted: &HashSet<String>,
+    found: &HashSet<String>,
+    least: f32,
+    weight: impl Fn(&str) -> f32,
+) -> f32 {
+    // In a fixed order, so that the same question always gives the same sum.
+    let weights: BTreeMap<&str, f32> = wanted.iter().map(|term| (term.as_str(), weight(term))).collect();
+    let total = weights.values().sum::<f32>().max(least);
+    let held = weights.iter().filter(|(term, _)| found.contains(**term)).map(|(_, weight)| weight).sum::<f32>();
+    if total > 0.0 { held / total } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -96,7 +100,8 @@ mod tests {
     fn coverage_weighs_terms() {
         let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<HashSet<_>>();
         let weight = |term: &str| if term == "crane" { 3.0 } else { 1.0 };
-        assert!((coverage(&set(&["crane", "day"]), &set(&["crane"]), weight) - 0.75).abs() < 1e-6);
-        assert!(coverage(&set(&[]), &set(&["crane"]), weight).abs() < 1e-6);
+        assert!((coverage(&set(&["crane", "day"]), &set(&["crane"]), 0.0, weight) - 0.75).abs() < 1e-6);
+        assert!((coverage(&set(&["crane", "day"]), &set(&["crane"]), 6.0, weight) - 0.5).abs() < 1e-6);
+        assert!(coverage(&set(&[]), &set(&["crane"]), 0.0, weight).abs() < 1e-6);
     }
 }

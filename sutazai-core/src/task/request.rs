@@ -120,6 +120,10 @@ impl TaskRequest {
             "an idempotency key has 1 to 255 visible ASCII characters",
         );
         check(self.retry.max_attempts >= 1, "/retry/max_attempts", "at least 1 attempt is needed");
+        let month = 30 * 24 * 3_600_000;
+        for (field, ms) in [("initial_ms", self.retry.initial_ms), ("max_ms", self.retry.max_ms)] {
+            check(ms <= month, &format!("/retry/{field}"), "a delay is at most 2592000000 ms, which is 30 days");
+        }
         check(self.labels.len() <= 64, "/labels", "at most 64 labels are allowed");
         for (key, value) in &self.labels {
             let ok = (1..=63).contains(&key.len()) && !key.contains(':') && value.len() <= 255;
@@ -131,7 +135,8 @@ impl TaskRequest {
     /// The key with the request's fingerprint, if there is a key.
     pub(crate) fn key(&self) -> Result<Option<IdempotencyKey>> {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
-        let canonical: serde_json::Value = self.input.read()?; // a map sorted by key: canonical JSON
+        let mut canonical: serde_json::Value = self.input.read()?;
+        canonical.sort_all_objects(); // some feature of a dependency may keep maps in the order they came in
         let body =
             serde_json::to_vec(&(&self.target, canonical, self.priority, self.deadline, self.retry, &self.labels))
                 .map_err(|error| Error::invalid("the request cannot be written as JSON", Vec::new()).because(error))?;

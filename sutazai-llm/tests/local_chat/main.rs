@@ -55,7 +55,6 @@ fn main() {
     for (name, case) in [
         ("tokens_are_the_reference_ones", tokens as fn(&Path) -> BoxFuture<'_, Outcome>),
         ("it_answers_a_question", question),
-        ("it_finds_the_beginning_of_a_long_text", long),
         ("a_document_cannot_speak_as_the_system", forged),
     ] {
         let path = weights.clone();
@@ -303,17 +302,6 @@ fn question(path: &Path) -> BoxFuture<'_, Outcome> {
         assert_eq!(reply.finish.stop, StopReason::Stop);
         // With the system message that the template adds, and without the end that is no text.
         assert_eq!((reply.finish.usage.prompt_tokens, reply.finish.usage.completion_tokens), (39, 7));
-        Ok(())
-    })
-}
-
-fn long(path: &Path) -> BoxFuture<'_, Outcome> {
-    Box::pin(async move {
-        let filler = "The river was slow and the sky was grey. ".repeat(if cfg!(debug_assertions) { 15 } else { 500 });
-        let text = format!("The secret word is lighthouse. {filler}\n\nComplete the sentence: The secret word is");
-        let reply = local(path).complete(greedy(&text, 12)).await?;
-        assert!(reply.text.contains("lighthouse"), "{reply:?}");
-        assert!(cfg!(debug_assertions) || reply.finish.usage.prompt_tokens > 4500, "{reply:?}");
         Ok(())
     })
 }

@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     compose::{self, CHAT_MODEL, EMBEDDING_MODEL},
     config::Configuration,
-    process::{Exit, Failure, hint_for},
+    process::{Exit, Failure},
 };
 
 /// The agent that reads documents.
@@ -52,8 +52,8 @@ pub(super) async fn run(request: Request, configuration: &Configuration, out: Ou
     let output = if configuration.is_given("server") || client.answers().await {
         let task = client.post("/api/v1/tasks", &json!({ "agent": AGENT, "input": input }), None).await?;
         let task = tasks::finished(&client, &text(&task["id"])).await?;
-        if tasks::outcome(&task) != Exit::Done {
-            return Ok(Exit::Failed);
+        if let Some(failure) = tasks::fault(&task) {
+            return Err(failure);
         }
         task["output"].clone()
     } else {
@@ -104,10 +104,7 @@ async fn alone(request: &Request, input: &Value, configuration: &Configuration) 
         (Some(output), _) if task.state == TaskState::Completed => Ok(output.read()?),
         (_, Some(error)) => {
             let failure = Failure::new(Exit::Failed, format!("{} ({})", error.message, error.code));
-            Err(match hint_for(&error.code) {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            })
+            Err(failure.for_code(&error.code))
         }
         _ => Err(Failure::new(Exit::Failed, "the task ended without an answer")),
     }

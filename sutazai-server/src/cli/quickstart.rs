@@ -15,7 +15,7 @@ use super::{
     grammar::Quickstart,
     models::pull_missing,
     output::{Output, say},
-    tasks::{finished, outcome, text},
+    tasks::{fault, finished, text},
 };
 use crate::{
     client::Client,
@@ -84,10 +84,7 @@ pub(super) async fn run(arguments: Quickstart, settings: &Settings, out: Output)
 async fn submit(client: &Client, input: Value) -> Result<Value, Failure> {
     let task = client.post("/api/v1/tasks", &json!({ "agent": AGENT, "input": input }), None).await?;
     let task = finished(client, &text(&task["id"])).await?;
-    match outcome(&task) {
-        Exit::Done => Ok(task),
-        exit => Err(Failure::new(exit, format!("the task of {AGENT} did not succeed"))),
-    }
+    fault(&task).map_or(Ok(task), Err)
 }
 
 /// How long each stage took.

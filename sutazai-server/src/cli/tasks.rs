@@ -49,7 +49,7 @@ async fn submit(submit: Submit, client: &Client, out: Output) -> Result<Exit, Fa
         task = finished(client, &text(&task["id"])).await?;
     }
     out.answer(&task, |task| show(task, out))?;
-    Ok(if submit.wait { outcome(&task) } else { Exit::Done })
+    fault(&task).filter(|_| submit.wait).map_or(Ok(Exit::Done), Err)
 }
 
 /// Waits for the end of a task and shows its progress meanwhile.
@@ -65,16 +65,13 @@ pub(super) async fn finished(client: &Client, id: &str) -> Result<Value, Failure
     client.task(id).await
 }
 
-/// How a finished task ends a command that waited for it.
-pub(super) fn outcome(task: &Value) -> Exit {
-    match task["state"].as_str() {
-        Some("failed" | "cancelled") => {
-            let (code, message) = (text(&task["error"]["code"]), text(&task["error"]["message"]));
-            say(&format!("error: task {} {}: {message} ({code})", text(&task["id"]), text(&task["state"])));
-            Exit::Failed
-        }
-        _ => Exit::Done,
-    }
+/// Why a finished task ends a command that waited for it, unless it went well.
+pub(super) fn fault(task: &Value) -> Option<Failure> {
+    let state = task["state"].as_str().filter(|state| matches!(*state, "failed" | "cancelled"))?;
+    let (code, message) = (text(&task["error"]["code"]), text(&task["error"]["message"]));
+    let why = if state == "failed" { format!(": {message} ({code})") } else { String::new() };
+    let failure = Failure::new(Exit::Failed, format!("task {} {state}{why}", text(&task["id"])));
+    Some(failure.for_code(&code))
 }
 
 async fn list(list: List, client: &Client) -> Result<Value, Failure> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::events::TaskEvent;
-use crate::process::{Exit, Failure, hint_for};
+use crate::process::{Exit, Failure};
 
 /// A server at an address. Nothing is sent before the first call.
 #[derive(Clone, Debug)]
@@ -115,11 +115,7 @@ fn failure(status: StatusCode, body: &str) -> Failure {
     for fault in &problem.errors {
         text.push_str(&format!("; {}: {}", fault.path, fault.message));
     }
-    let failure = Failure::new(exit, text);
-    match hint_for(&problem.code) {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::new(exit, text).for_code(&problem.code)
 }
 
 /// The error with its causes; the address stands beside it already.
