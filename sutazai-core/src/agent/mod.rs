@@ -3,6 +3,7 @@
 mod descriptor;
 mod error;
 mod function;
+mod schema;
 mod typed;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ pub use self::{
     descriptor::{AgentDescriptor, Effects, ModelRole, Phase},
     error::AgentError,
     function::{FnAgent, agent_fn},
+    schema::{SchemaValidator, Validated, validated},
     typed::{Typed, TypedAgent, typed},
 };
 use crate::{context::Context, error::Result, payload::Payload};
