@@ -46,14 +46,15 @@ impl Timestamp {
     }
 }
 
+/// 0000-01-01T00:00:00.000Z and 9999-12-31T23:59:59.999Z.
+const FIRST: i64 = -62_167_219_200_000;
+const LAST: i64 = 253_402_300_799_999;
+
 /// RFC 3339 in UTC with milliseconds: `2026-12-01T00:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(if self.0 < 0 {
-            DateTime::<Utc>::MIN_UTC
-        } else {
-            DateTime::<Utc>::MAX_UTC
-        });
+        // RFC 3339 has years of four digits; what is beyond shows as the first or the last moment of them.
+        let time = DateTime::<Utc>::from_timestamp_millis(self.0.clamp(FIRST, LAST)).unwrap_or_default();
         f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
@@ -129,6 +130,10 @@ mod tests {
         assert_eq!(time.to_string(), "2026-12-01T00:00:00.007Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
         assert_eq!(Timestamp::parse("2026-12-01T01:00:00.007+01:00"), Ok(time));
+        for extreme in [i64::MIN, i64::MAX] {
+            let shown = Timestamp::from_millis(extreme).to_string();
+            assert_eq!(Timestamp::parse(&shown).map(|time| time.to_string()), Ok(shown));
+        }
         assert!(serde_json::from_str::<Timestamp>("\"tomorrow\"").unwrap_err().to_string().contains("RFC 3339"));
     }
 

@@ -1,6 +1,7 @@
 //! What an agent can reach while it works on a task.
 
 use std::{
+    fmt,
     future::Future,
     sync::{
         Arc,
@@ -10,16 +11,17 @@ use std::{
 
 use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 use crate::{
     agent::{AgentDescriptor, AgentError},
     clock::Timestamp,
-    engine::{Control, Inner, TaskHandle, submit},
+    engine::{Control, Inner, Stop, TaskHandle, submit},
     error::{Error, ErrorKind, Result},
     model::{ChatEvent, ChatReply, ChatRequest, ChatStream, Models, collect},
     payload::Payload,
     store::{VectorHit, VectorQuery, VectorStore},
-    task::{Progress, Task, TaskId, TaskRequest, TaskState},
+    task::{IdempotencyKey, Progress, Task, TaskId, TaskRequest, TaskState},
 };
 
 /// An agent's view of the engine during one execution. Cheap to clone.
@@ -31,6 +33,12 @@ struct Shared {
     task: Arc<Task>,
     control: Arc<Control>,
     calls: AtomicU64,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("task", &self.id()).field("attempt", &self.attempt()).finish_non_exhaustive()
+    }
 }
 
 impl Context {
@@ -130,7 +138,7 @@ impl Context {
     ///
     /// The work is a durable task of its own, a child of this one with its priority, tenant and deadline; it is cancelled when this task ends before it. While
     /// an execution waits here it holds no slot. An execution that is cut short and taken up again finds the children it had called by the order of its
-    /// calls, so calls must come in the same order each time; a new attempt calls anew.
+    /// calls, whatever their input, so calls must come in the same order each time; a new attempt calls anew.
     pub async fn call<I, O>(&self, agent: &str, input: &I) -> Result<O, AgentError>
     where
         I: Serialize + ?Sized,
@@ -138,28 +146,37 @@ impl Context {
     {
         let task = self.task();
         let number = self.0.calls.fetch_add(1, Ordering::SeqCst);
-        let mut request = TaskRequest::new(agent, Payload::of(input)?)
-            .priority(task.priority)
-            .idempotency_key(format!("call:{}:{}:{number}", task.id, task.attempt));
+        let mut request = TaskRequest::new(agent, Payload::of(input)?).priority(task.priority);
         request.tenant = Arc::clone(&task.tenant);
         request.deadline = task.deadline;
         request.parent_id = Some(task.id);
         // Boxed: an agent that calls an agent that calls an agent would otherwise be a type of infinite size.
         let called: std::pin::Pin<Box<dyn Future<Output = Result<TaskHandle>> + Send + '_>> =
-            Box::pin(submit(&self.0.engine, request));
-        let child = called.await?;
+            Box::pin(submit(&self.0.engine, request, Some(call_key(task, agent, number))));
+        let child = match called.await {
+            Err(error) if error.code() == "shutting_down" => return self.given_back().await,
+            child => child?,
+        };
         let waiting = self.0.control.wait();
-        let ended = child.result().await?;
+        let ended = child.result().await;
         waiting.over().await;
-        match (&ended.output, &ended.error) {
-            (Some(output), _) => Ok(output.read()?),
-            (None, Some(error)) => {
+        let ended = match ended {
+            Err(error) if error.code() == "shutting_down" => return self.given_back().await,
+            ended => ended?,
+        };
+        match (ended.state, &ended.output, &ended.error) {
+            (TaskState::Completed, Some(output), _) => Ok(output.read()?),
+            (TaskState::Failed, _, Some(error)) => {
                 Err(AgentError::permanent(error.code.clone(), format!("{agent}: {}", error.message)))
             }
-            (None, None) => {
-                Err(AgentError::permanent("child_cancelled", format!("{agent}: the task was {}", TaskState::Cancelled)))
-            }
+            _ => Err(AgentError::permanent("child_cancelled", format!("{agent}: the task was cancelled"))),
         }
+    }
+
+    /// The engine shuts down and takes no more work: that is no fault of this task, which goes on at the next start.
+    async fn given_back<T>(&self) -> T {
+        self.0.control.stop(Stop::Release);
+        std::future::pending().await
     }
 
     pub(crate) fn has_called(&self) -> bool {
@@ -175,5 +192,15 @@ impl Context {
     /// Returns when this execution should stop.
     pub async fn cancelled(&self) {
         self.0.control.stopped().await;
+    }
+}
+
+/// Makes a call one child however often the execution is cut short. The spaces keep it apart from every key that a request may carry; of what is called for
+/// only the agent counts: another input, drawn anew by the model, must not spend what was done.
+fn call_key(task: &Task, agent: &str, number: u64) -> IdempotencyKey {
+    IdempotencyKey {
+        tenant: Arc::clone(&task.tenant),
+        key: format!("call {} {} {number}", task.id, task.attempt).into(),
+        fingerprint: Sha256::digest(agent).into(),
     }
 }

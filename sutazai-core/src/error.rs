@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Timeout,
     /// Somebody cancelled the work.
     Cancelled,
+    /// The work was done and ended in an error of its own.
+    Failed,
     /// Stored data cannot be read back: damaged, or of another version.
     Corrupt,
     /// A fault of this program.
@@ -49,6 +51,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
             Self::Corrupt => "corrupt",
             Self::Internal => "internal",
         }
@@ -162,6 +165,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.0.code
+    }
+
+    /// What was being done, empty if not set.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
     }
 
     /// What the operation was about, empty if not set.

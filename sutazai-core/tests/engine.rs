@@ -289,3 +289,149 @@ async fn what_a_dead_process_was_running_runs_again() {
     let kinds = kinds(&heir, &task).await;
     assert_eq!(kinds.iter().filter(|kind| **kind == "task.completed").count(), 1, "{kinds:?}");
 }
+
+#[tokio::test]
+async fn a_task_past_its_deadline_never_runs() {
+    let engine = engine().start().await.unwrap();
+    for agent in ["echo", "sleep"] {
+        let request = TaskRequest::new(agent, Payload::of(&1).unwrap()).deadline(Timestamp::from_millis(1));
+        let id = engine.submit_request(request).await.unwrap().task.id;
+        let task = engine.wait(id, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(task.error.as_ref().map(|error| error.code.as_str()), Some("deadline_exceeded"), "{task:?}");
+        assert_eq!(task.output, None);
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_wakes_whoever_waits_and_spends_no_attempt() {
+    let store = Arc::new(MemoryTaskStore::new());
+    // It calls while the engine drains: that must not count as its failure.
+    let late = agent_fn("late", |context: Context, (): ()| async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        context.call::<_, u64>("sleep", &1).await
+    });
+    let first = engine().agent(late).shared_store(store.clone()).max_running(1).start().await.unwrap();
+    let request = TaskRequest::new("late", Payload::null()).retry(RetryPolicy::NEVER);
+    let late = first.submit_request(request).await.unwrap().task.id;
+    let queued = first.submit("sleep", &60_000).await.unwrap();
+    let waiting = tokio::spawn(queued.result());
+    let drained = first.shutdown(Duration::from_secs(20)).await.unwrap();
+    assert_eq!((drained.finished, drained.released), (0, 1));
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), "shutting_down");
+    drop(store);
+    assert_eq!(first.task(late).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_acknowledged_child_is_found_again_whatever_its_input() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&calls);
+    let child = agent_fn("child", move |_context, _input: u32| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok("once") }
+    });
+    let runs = Arc::new(AtomicU32::new(0));
+    let parent = agent_fn("parent", move |context: Context, (): ()| {
+        let run = runs.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let answer: String = context.call("child", &run).await?;
+            if run == 0 {
+                std::future::pending::<()>().await; // until its process dies
+            }
+            Ok(answer)
+        }
+    });
+    let (child, parent): (Arc<dyn Agent>, Arc<dyn Agent>) = (Arc::new(child), Arc::new(parent));
+    let store = Arc::new(MemoryTaskStore::new());
+    let start = async || {
+        let agents = [Arc::clone(&child), Arc::clone(&parent)];
+        Orchestrator::builder().agents(agents).shared_store(store.clone()).start().await.unwrap()
+    };
+    let dead = start().await;
+    let id = dead.submit("parent", &()).await.unwrap().id();
+    while calls.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let heir = start().await;
+    let task = heir.wait(id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(task.output.as_ref().map(Payload::as_str), Some("\"once\""), "{task:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn branches_that_wait_hold_no_slot() {
+    let leaf = agent_fn("leaf", |_context, ms: u64| async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(ms)
+    });
+    let pipelines = agent_fn("pipelines", |context: Context, (): ()| async move {
+        let pipeline = async |first: u64, second: u64| -> Result<u64, AgentError> {
+            let a: u64 = context.call("leaf", &first).await?;
+            let b: u64 = context.call("leaf", &second).await?;
+            Ok(a + b)
+        };
+        let (a, b, c) = tokio::try_join!(pipeline(1, 7), pipeline(3, 2), pipeline(2, 4))?;
+        Ok(a + b + c)
+    });
+    let engine = Orchestrator::builder().agent(leaf).agent(pipelines).max_running(1).start().await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(engine.submit("pipelines", &()).await.unwrap().output::<u64>().await.unwrap(), 19);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_attempt_s_children_do_not_outlive_it() {
+    let parent = agent_fn("parent", |context: Context, (): ()| async move {
+        if context.attempt() == 1 {
+            let calling = context.call::<_, u64>("sleep", &60_000);
+            let _ = tokio::time::timeout(Duration::from_millis(50), calling).await;
+            return Err(AgentError::temporary("later", "not yet"));
+        }
+        Ok(())
+    });
+    let engine = engine().agent(parent).start().await.unwrap();
+    let task = engine.submit("parent", &()).await.unwrap().result().await.unwrap();
+    assert_eq!((task.state, task.attempt), (TaskState::Completed, 2));
+    let query = sutazai_core::store::TaskQuery { parent: Some(task.id), limit: 9, ..Default::default() };
+    let children = engine.tasks(query).await.unwrap().items;
+    assert_eq!(children.iter().map(|child| child.state).collect::<Vec<_>>(), [TaskState::Cancelled]);
+}
+
+#[tokio::test]
+async fn a_failure_tells_its_code_and_a_cancel_is_no_failure() {
+    let bad = agent_fn("bad", |_context, temporary: bool| async move {
+        let error = if temporary { AgentError::temporary } else { AgentError::permanent };
+        Err::<(), _>(error("broken", "it is broken").retry_after(Duration::MAX))
+    });
+    let engine = engine().agent(bad).start().await.unwrap();
+    let error = engine.submit("bad", &false).await.unwrap().output::<()>().await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Failed, "task_failed"));
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<TaskError>());
+    assert_eq!(cause.map(|cause| cause.code.as_str()), Some("broken"));
+
+    let handle = engine.submit("bad", &true).await.unwrap();
+    while engine.task(handle.id()).await.unwrap().state != TaskState::Waiting {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let waiting = engine.task(handle.id()).await.unwrap();
+    assert!(in_ms(31 * 24 * 3_600_000) > waiting.due_at, "no delay is beyond 30 days: {}", waiting.due_at);
+    let cancelled = handle.cancel().await.unwrap();
+    assert_eq!((cancelled.state, &cancelled.error), (TaskState::Cancelled, &None));
+    assert_eq!(handle.output::<()>().await.unwrap_err().code(), "task_cancelled");
+}
+
+#[tokio::test]
+async fn a_panicking_observer_breaks_nothing() {
+    struct Bad;
+    impl sutazai_core::engine::Observer for Bad {
+        fn task_changed(&self, _task: &Task, _events: &[sutazai_core::task::Event]) {
+            panic!("on purpose");
+        }
+    }
+    let engine = engine().observer(Arc::new(Bad)).start().await.unwrap();
+    for n in 0..3 {
+        assert_eq!(engine.submit("echo", &n).await.unwrap().output::<u32>().await.unwrap(), n);
+    }
+    engine.ping().await.unwrap();
+}

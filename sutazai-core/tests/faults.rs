@@ -15,7 +15,7 @@ use sutazai_core::{
     clock::Timestamp,
     memory::MemoryTaskStore,
     prelude::*,
-    store::{Claim, Page, StateCounts, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    store::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{Event, NodeId, TaskId},
 };
 
@@ -45,7 +45,15 @@ impl TaskStore for Flaky {
         }
     }
     async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
-        if self.calls.fetch_add(1, Ordering::SeqCst) % 4 == 3 { Err(fault()) } else { self.inner.claim(claim).await }
+        match self.calls.fetch_add(1, Ordering::SeqCst) % 16 {
+            3 | 7 | 11 => Err(fault()),
+            // The grant is committed and nobody hears of it.
+            15 => {
+                self.inner.claim(claim).await?;
+                Err(fault())
+            }
+            _ => self.inner.claim(claim).await,
+        }
     }
     async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
         if self.calls.fetch_add(1, Ordering::SeqCst) % 7 == 6 { Err(fault()) } else { self.inner.load(ids).await }
@@ -65,8 +73,8 @@ impl TaskStore for Flaky {
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
         self.inner.next_due(after).await
     }
-    async fn counts(&self) -> Result<StateCounts> {
-        self.inner.counts().await
+    async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.inner.queue_depths().await
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
@@ -128,4 +136,67 @@ async fn what_was_acknowledged_ends_once_whatever_the_store_does() {
         .await
         .unwrap();
     assert!(!listed.is_empty());
+}
+
+/// Loses the answer of its first grant.
+struct Deaf {
+    inner: MemoryTaskStore,
+    claims: AtomicU64,
+}
+
+#[async_trait]
+impl TaskStore for Deaf {
+    fn info(&self) -> StoreInfo {
+        self.inner.info()
+    }
+    async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
+        self.inner.write(batch).await
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
+        let granted = self.inner.claim(claim).await?;
+        if granted.is_empty() || self.claims.fetch_add(1, Ordering::SeqCst) > 0 { Ok(granted) } else { Err(fault()) }
+    }
+    async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+        self.inner.load(ids).await
+    }
+    async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
+        self.inner.list(query).await
+    }
+    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.inner.events(task, after, limit).await
+    }
+    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
+        self.inner.held_by(node, limit).await
+    }
+    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
+        self.inner.overdue(now, limit).await
+    }
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
+        self.inner.next_due(after).await
+    }
+    async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.inner.queue_depths().await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+/// Time is simulated: the engine looks twice, seconds apart, before it believes that a grant was lost.
+#[tokio::test(start_paused = true)]
+async fn a_grant_whose_answer_is_lost_runs_all_the_same() {
+    let sleep = agent_fn("sleep", |_context, ms: u64| async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(ms)
+    });
+    let store = Deaf { inner: MemoryTaskStore::new(), claims: AtomicU64::new(0) };
+    let engine = Orchestrator::builder().agent(sleep).store(store).max_running(1).start().await.unwrap();
+    let first = engine.submit("sleep", &10).await.unwrap();
+    let second = engine.submit("sleep", &20).await.unwrap();
+    assert_eq!(first.output::<u64>().await.unwrap(), 10);
+    let task = second.result().await.unwrap();
+    assert_eq!((task.state, task.attempt, task.recoveries), (TaskState::Completed, 1, 1));
 }

@@ -11,10 +11,10 @@ use prometheus::{
 };
 use sutazai_core::{
     Error, ErrorKind, Result,
-    engine::{MAX_RECOVERIES, Observer},
+    engine::Observer,
     model::Usage,
-    store::{TaskQuery, TaskStore},
-    task::{Event, Task, TaskState},
+    store::QueueDepths,
+    task::{Event, Task},
 };
 
 use self::agents::AgentMetrics;
@@ -22,9 +22,6 @@ pub(crate) use self::routes::Routes;
 
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = TEXT_FORMAT;
-
-/// Tasks read at once while the queue of a former life is counted.
-const PAGE: usize = 500;
 
 /// Upper bounds of task latencies, in ms: from a no-op to an answer of a large model.
 const TASK_MS: &[f64] = &[
@@ -114,30 +111,15 @@ impl Metrics {
         Ok(Self { registry, agents, families, running })
     }
 
-    /// Counts the queue that a former life of this process left, tasks that it was executing included: they go back to the queue. To be called before the
-    /// engine starts; from then on it is observed.
-    pub async fn count_queue(&self, store: &dyn TaskStore) -> Result<()> {
-        for state in [TaskState::Created, TaskState::Waiting, TaskState::Assigned, TaskState::Running] {
-            let mut query = TaskQuery { state: Some(state), limit: PAGE, ..TaskQuery::default() };
-            loop {
-                let page = store.list(&query).await?;
-                for task in page.items.iter().filter(|task| task.node.is_none() || task.recoveries < MAX_RECOVERIES) {
-                    if let Some(agent) = self.agents.get(&*task.agent) {
-                        agent.depth.inc();
-                    }
-                }
-                query.before = page.items.last().map(|task| task.id);
-                if !page.more {
-                    break;
-                }
+    /// Everything as Prometheus text, or only what concerns `agent`. `depths` is what the store says of the queue; without it the last one stands.
+    pub(crate) fn text(&self, running: usize, depths: Option<&QueueDepths>, agent: Option<&str>) -> Result<String> {
+        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        if let Some(depths) = depths {
+            for (name, agent) in &self.agents {
+                let depth = depths.get(name).copied().unwrap_or(0);
+                agent.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
             }
         }
-        Ok(())
-    }
-
-    /// Everything as Prometheus text, or only what concerns `agent`.
-    pub(crate) fn text(&self, running: usize, agent: Option<&str>) -> Result<String> {
-        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         let mut families = self.registry.gather();
         if let Some(agent) = agent {
             families.retain_mut(|family| concerns(family, agent));
@@ -178,14 +160,10 @@ impl Observer for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use sutazai_core::{
         Payload,
         clock::Timestamp,
         engine::{Command, Transition, create},
-        memory::MemoryTaskStore,
-        store::TaskWrite,
         task::{NodeId, TaskError, TaskId, TaskRequest},
     };
 
@@ -200,61 +178,36 @@ mod tests {
         create(TaskId::from_bytes([7; 16]), "a".into(), "1.0.0".into(), request, Timestamp::from_millis(0))
     }
 
-    /// Applies commands, tells of each as the engine does, and gives the depth of the queue after each.
-    fn depths(metrics: &Metrics, commands: &[Command]) -> Vec<i64> {
+    /// Applies commands and tells of each as the engine does.
+    fn live(metrics: &Metrics, commands: &[Command]) {
         let mut step = task();
-        let mut depths = Vec::new();
         metrics.task_changed(&step.task, &std::mem::take(&mut step.events));
         for command in commands {
             step.apply(command.clone(), Timestamp::from_millis(60_000)).unwrap();
             metrics.task_changed(&step.task, &std::mem::take(&mut step.events));
-            depths.push(metrics.agents["a"].depth.get());
         }
-        depths
     }
 
     #[test]
-    fn the_queue_holds_what_no_worker_has() {
-        let claim = Command::Claim { node: NodeId::new("n") };
-        let error = TaskError::new("later", "m");
-        let retry = Command::Fail { error: error.clone(), retry: Some(Duration::ZERO), random: 0 };
-        let give_up = Command::Fail { error, retry: None, random: 0 };
-        assert_eq!(depths(&metrics(), &[claim.clone(), Command::Complete { output: Payload::null() }]), [0, 0]);
-        assert_eq!(depths(&metrics(), &[claim.clone(), Command::Release, claim.clone(), give_up]), [0, 1, 0, 0]);
-        assert_eq!(depths(&metrics(), &[claim.clone(), retry.clone(), Command::Cancel]), [0, 1, 0]);
-        assert_eq!(depths(&metrics(), &[Command::Cancel]), [0]);
-        assert_eq!(depths(&metrics(), &[Command::Expire]), [0]);
-        assert_eq!(depths(&metrics(), &[claim, Command::Expire]), [0, 0]);
-    }
-
-    #[tokio::test]
-    async fn the_queue_of_a_former_life_is_counted() {
-        let store = MemoryTaskStore::new();
-        let mut batch = Vec::new();
-        for n in 0..PAGE + 2 {
-            let mut step = task();
-            step.task.id = TaskId::from_bytes((n as u128).to_be_bytes());
-            match n {
-                0 => step.apply(Command::Claim { node: NodeId::new("n") }, Timestamp::from_millis(1)).unwrap(),
-                1 => step.apply(Command::Cancel, Timestamp::from_millis(1)).unwrap(),
-                _ => {}
-            }
-            batch.push(TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None });
-        }
-        store.write(&batch).await.unwrap();
+    fn the_depth_of_the_queue_is_the_store_s() {
         let metrics = metrics();
-        metrics.count_queue(&store).await.unwrap();
-        assert_eq!(metrics.agents["a"].depth.get(), PAGE as i64 + 1, "all but the one that has ended");
+        let depths = QueueDepths::from([("a".to_owned(), 7), ("not registered here".to_owned(), 9)]);
+        let text = metrics.text(0, Some(&depths), None).unwrap();
+        assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 7"#), "{text}");
+        let text = metrics.text(0, None, None).unwrap();
+        assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 7"#), "the last known one");
+        let text = metrics.text(0, Some(&QueueDepths::new()), None).unwrap();
+        assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 0"#) && !text.contains("not registered"));
     }
 
     #[test]
     fn ends_errors_and_tokens_are_counted_under_bounded_names() {
         let metrics = metrics();
         let fail = Command::Fail { error: TaskError::new("broken", "m"), retry: None, random: 0 };
-        depths(&metrics, &[Command::Claim { node: NodeId::new("n") }, fail]);
+        live(&metrics, &[Command::Claim { node: NodeId::new("n") }, fail]);
         metrics.model_called("a", "smollm2:135m", Usage { prompt_tokens: 7, completion_tokens: 3 });
         metrics.model_called("stranger", "m", Usage { prompt_tokens: 7, completion_tokens: 3 });
-        let text = metrics.text(2, None).unwrap();
+        let text = metrics.text(2, None, None).unwrap();
         for line in [
             r#"sutazai_agents_tasks_total{agent="a",kind="task",status="failed"} 1"#,
             r#"sutazai_agents_task_latency_ms_bucket{agent="a",kind="task",le="60000"} 1"#,
@@ -266,7 +219,7 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("stranger"));
-        let of_a = metrics.text(2, Some("a")).unwrap();
+        let of_a = metrics.text(2, None, Some("a")).unwrap();
         assert!(of_a.contains("agent=\"a\"") && !of_a.contains("agent=\"b\"") && !of_a.contains("tasks_running"));
     }
 

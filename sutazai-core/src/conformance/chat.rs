@@ -1,6 +1,9 @@
 //! What every [`ChatModel`] must do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{
     StreamExt,
@@ -11,8 +14,8 @@ use serde_json::{Value, json};
 use crate::{
     error::{Error, ErrorKind, Result},
     model::{
-        ChatEvent, ChatModel, ChatModelExt, ChatReply, ChatRequest, Finish, Message, ResponseFormat, Sampling,
-        StopReason, ToolSpec,
+        ChatEvent, ChatModel, ChatModelExt, ChatReply, ChatRequest, Finish, Message, ResponseFormat, Role, Sampling,
+        StopReason, ToolCall, ToolSpec,
     },
 };
 
@@ -63,6 +66,9 @@ pub fn cases() -> Vec<Case> {
 
 /// Nothing here takes so long; a model that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An answer that takes longer than this can be told from one that was stopped.
+const SHOWS: Duration = Duration::from_millis(50);
 
 const COUNT: &str = "Count from one to one hundred.";
 
@@ -199,8 +205,19 @@ pub async fn what_is_not_declared_is_refused(model: Arc<dyn ChatModel>) -> Resul
     let capabilities = model.info().capabilities;
     let tool = ToolSpec { name: "look".into(), description: "Looks.".into(), parameters: json!({"type": "object"}) };
     if !capabilities.tools {
-        let refused = complete(&*model, ChatRequest { tools: vec![tool], ..ask(COUNT, 4) }).await;
-        assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::Unsupported));
+        let call = ToolCall { id: "call_0".into(), name: "look".into(), arguments: json!({}) };
+        let called = Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") };
+        let result = Message { tool_call_id: Some("call_0".into()), ..Message::new(Role::Tool, "grass") };
+        let offered = ChatRequest { tools: vec![tool], ..ask(COUNT, 4) };
+        // What the model would silently leave out of its prompt is refused as well.
+        let past = [called, result].map(|message| {
+            let messages = vec![Message::user(COUNT), message, Message::user(COUNT)];
+            ChatRequest { messages, ..ask(COUNT, 4) }
+        });
+        for request in past.into_iter().chain([offered]) {
+            let refused = complete(&*model, request).await;
+            assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::Unsupported));
+        }
     }
     if !capabilities.schema {
         let refused = complete(&*model, ChatRequest { response_format: ResponseFormat::Json, ..ask(COUNT, 4) }).await;
@@ -214,9 +231,9 @@ pub async fn wrong_requests_are_refused(model: Arc<dyn ChatModel>) -> Result<()>
     let sampling = |temperature, top_p| Sampling { temperature, top_p, seed: None };
     let wrong = [
         ("/messages", ChatRequest { messages: Vec::new(), ..ask(COUNT, 4) }),
-        ("/temperature", ChatRequest { sampling: sampling(-1.0, 1.0), ..ask(COUNT, 4) }),
-        ("/temperature", ChatRequest { sampling: sampling(f32::NAN, 1.0), ..ask(COUNT, 4) }),
-        ("/top_p", ChatRequest { sampling: sampling(1.0, 0.0), ..ask(COUNT, 4) }),
+        ("/sampling/temperature", ChatRequest { sampling: sampling(-1.0, 1.0), ..ask(COUNT, 4) }),
+        ("/sampling/temperature", ChatRequest { sampling: sampling(f32::NAN, 1.0), ..ask(COUNT, 4) }),
+        ("/sampling/top_p", ChatRequest { sampling: sampling(1.0, 0.0), ..ask(COUNT, 4) }),
         ("/max_tokens", ask(COUNT, 0)),
     ];
     for (path, request) in wrong {
@@ -239,12 +256,25 @@ pub async fn a_prompt_beyond_the_context_is_refused(model: Arc<dyn ChatModel>) -
 
 /// Whoever stops listening stops the answer: the model is free for the next caller.
 pub async fn a_dropped_stream_frees_the_model(model: Arc<dyn ChatModel>) -> Result<()> {
-    for _ in 0..3 {
-        let endless = ChatRequest { max_tokens: None, ..ask("Write a very long story.", 1) };
-        let mut stream = patiently(model.chat(endless)).await?;
+    const DROPPED: u32 = 4;
+    let long = || ask("Write a very long story.", 256);
+    // Once unmeasured: loading is no part of an answer.
+    complete(&*model, ask(COUNT, 1)).await?;
+    let began = Instant::now();
+    complete(&*model, long()).await?;
+    let whole = began.elapsed();
+    let began = Instant::now();
+    for _ in 0..DROPPED {
+        let mut stream = patiently(model.chat(long())).await?;
         assert!(stream.next().await.is_some_and(|event| event.is_ok()));
     }
-    complete(&*model, ask(COUNT, 4)).await.map(drop)
+    complete(&*model, ask(COUNT, 4)).await?;
+    let dropped = began.elapsed();
+    // An answer that takes no time to make cannot show whether it was stopped.
+    if whole > SHOWS {
+        assert!(dropped < whole * DROPPED / 2, "{DROPPED} dropped answers took {dropped:?}, a whole one {whole:?}");
+    }
+    Ok(())
 }
 
 /// A caller that leaves the queue harms neither who is served nor who comes after.

@@ -20,7 +20,7 @@ macro_rules! embedding_conformance {
     (@list $rule:ident $($args:tt)*) => {
         // Braces serve where items stand and where an expression stands.
         $crate::embedding_conformance! { @$rule [
-            describes_itself, an_empty_batch_is_free, vectors_are_unit_length, order_is_kept, the_batch_changes_nothing,
+            describes_itself, an_empty_batch_is_free, vectors_are_unit_length, texts_are_told_apart, order_is_kept, the_batch_changes_nothing,
             odd_texts_have_vectors, long_texts_are_cut, callers_do_not_mix
         ] $($args)* }
     };
@@ -82,6 +82,18 @@ pub async fn vectors_are_unit_length(model: Arc<dyn EmbeddingModel>) -> Result<(
     let vectors = embed(&*model, &TEXTS).await?;
     assert_eq!(vectors.len(), TEXTS.len());
     vectors.iter().for_each(|vector| assert_unit(&*model, vector));
+    Ok(())
+}
+
+/// Different texts have different vectors.
+pub async fn texts_are_told_apart(model: Arc<dyn EmbeddingModel>) -> Result<()> {
+    let vectors = embed(&*model, &TEXTS).await?;
+    for (index, vector) in vectors.iter().enumerate() {
+        for (other, text) in vectors[..index].iter().zip(TEXTS) {
+            let cosine: f32 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+            assert!(cosine < 1.0 - 10.0 * NEAR, "{:?} and {text:?} have one vector ({cosine})", TEXTS[index]);
+        }
+    }
     Ok(())
 }
 

@@ -35,7 +35,7 @@ macro_rules! task_store_conformance {
             of_racing_updates_one_is_stored, batches_may_be_large,
             claims_go_by_priority_then_due_then_id, nothing_is_claimed_before_it_is_due, only_agents_of_the_node_are_claimed,
             a_claim_is_the_transition, no_task_is_claimed_twice, only_runnable_tasks_are_claimed,
-            held_tasks_are_those_of_the_node, deadlines_hold_until_the_end, next_due_is_the_next_moment, counts_follow_the_states,
+            held_tasks_are_those_of_the_node, deadlines_hold_until_the_end, next_due_is_the_next_moment, depths_follow_the_states,
             loads_answer_in_order, lists_are_newest_first, lists_page_without_gaps_or_repeats, filters_all_hold,
             events_are_read_in_pages, a_closed_store_is_unavailable,
             any_history_reads_as_in_memory);

@@ -1,11 +1,20 @@
 //! From parts to a running engine.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicI64},
+use std::{
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
-use tokio::sync::{Notify, Semaphore};
+use futures_util::FutureExt;
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
 
 use super::{
     Orchestrator,
@@ -23,10 +32,10 @@ use super::{
 use crate::{
     agent::Agent,
     clock::{Clock, IdSource, SystemClock, Timestamp},
-    error::Result,
+    error::{Error, ErrorKind, Result},
     memory::MemoryTaskStore,
     model::{ChatModel, EmbeddingModel, Models},
-    store::{TaskStore, TaskWrite, VectorStore},
+    store::{TaskStore, TaskWrite, VectorStore, WriteOutcome},
     task::NodeId,
 };
 
@@ -47,6 +56,13 @@ pub struct OrchestratorBuilder {
     clock: Arc<dyn Clock>,
     node: NodeId,
     max_running: usize,
+}
+
+impl fmt::Debug for OrchestratorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let agents: Vec<&str> = self.agents.iter().map(|agent| agent.descriptor().name.as_str()).collect();
+        f.debug_struct("OrchestratorBuilder").field("node", &self.node).field("agents", &agents).finish_non_exhaustive()
+    }
 }
 
 impl Default for OrchestratorBuilder {
@@ -155,7 +171,7 @@ impl OrchestratorBuilder {
     pub async fn start(self) -> Result<Orchestrator> {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryTaskStore::new()));
         let catalogue = Catalogue::new(self.agents, self.router)?;
-        recover(&*store, &self.node, &*self.clock).await?;
+        recover(&*store, &self.node, &*self.clock, &*self.observer).await?;
         let earliest = store.next_due(Timestamp::from_millis(i64::MIN)).await?;
         let left_over = earliest.is_some_and(|at| at <= self.clock.now());
         let hub = Arc::new(Hub::default());
@@ -180,11 +196,13 @@ impl OrchestratorBuilder {
             earlier: Notify::new(),
             next_due: AtomicI64::new(i64::MAX),
             closing: AtomicBool::new(false),
+            doubt: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         });
         inner.runnable.notify_one();
         let service = Service {
-            dispatching: tokio::spawn(queue::dispatch(Arc::clone(&inner))),
-            keeping_time: tokio::spawn(queue::keep_time(Arc::clone(&inner))),
+            dispatching: watched(&inner, "dispatcher", queue::dispatch(Arc::clone(&inner))),
+            keeping_time: watched(&inner, "timekeeper", queue::keep_time(Arc::clone(&inner))),
             writing,
             end,
         };
@@ -192,8 +210,19 @@ impl OrchestratorBuilder {
     }
 }
 
+/// Runs a loop of the engine; if it panics, the engine is not ready any more.
+fn watched(inner: &Arc<Inner>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let inner = Arc::clone(inner);
+    tokio::spawn(async move {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            inner.broken.store(true, Ordering::SeqCst);
+            tracing::error!("the engine's {name} panicked; start the process again");
+        }
+    })
+}
+
 /// Voids what this node held in its former life: its tasks may run again.
-async fn recover(store: &dyn TaskStore, node: &NodeId, clock: &dyn Clock) -> Result<()> {
+async fn recover(store: &dyn TaskStore, node: &NodeId, clock: &dyn Clock, observer: &dyn Observer) -> Result<()> {
     let mut count = 0;
     loop {
         let held = store.held_by(node, RECOVER).await?;
@@ -208,8 +237,19 @@ async fn recover(store: &dyn TaskStore, node: &NodeId, clock: &dyn Clock) -> Res
                 Some(TaskWrite::Update { task: Arc::new(step.task), expected: task.revision, events: step.events })
             })
             .collect();
-        count += writes.len();
-        store.write(&writes).await?;
+        let outcomes = store.write(&writes).await?;
+        let stored: Vec<&TaskWrite> = writes
+            .iter()
+            .zip(&outcomes)
+            .filter_map(|(write, outcome)| (*outcome == WriteOutcome::Applied).then_some(write))
+            .collect();
+        if stored.is_empty() {
+            let message =
+                "tasks of this node change while it starts: another process that runs has its name; give each its own";
+            return Err(Error::new(ErrorKind::Conflict, message).with_code("node_in_use").during("start").about(node));
+        }
+        stored.iter().for_each(|write| observer.task_changed(write.task(), write.events()));
+        count += stored.len();
     }
     if count > 0 {
         tracing::info!(tasks = count, node = %node, "took back the tasks that were running when this node last ended");

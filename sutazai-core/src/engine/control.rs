@@ -1,16 +1,20 @@
 //! The executions of this process: who runs, and how to stop them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::task::{Progress, TaskId};
+
+/// How often a drain looks whether anything can still come to an end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why an execution must stop before its agent is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +53,10 @@ impl Control {
         })
     }
 
+    /// The first reason counts.
     pub(crate) fn stop(&self, why: Stop) {
-        self.stop.store(if why == Stop::Void { 1 } else { 2 }, Ordering::SeqCst);
+        let why = if why == Stop::Void { 1 } else { 2 };
+        let _ = self.stop.compare_exchange(0, why, Ordering::SeqCst, Ordering::SeqCst);
         self.stopped.notify_waiters();
     }
 
@@ -108,18 +114,30 @@ impl Waiting {
     pub(crate) async fn over(self) {
         let control = Arc::clone(&self.control);
         drop(self);
-        if lock(&control.slot).waits > 0 {
-            return;
+        {
+            let slot = lock(&control.slot);
+            if slot.waits > 0 || slot.permit.is_some() {
+                return;
+            }
         }
         if let Ok(permit) = Arc::clone(&control.slots).acquire_owned().await {
-            lock(&control.slot).permit.get_or_insert(permit);
+            let mut slot = lock(&control.slot);
+            // Another branch of the agent may wait again by now; then this permit is for those whom it waits for.
+            if slot.waits == 0 {
+                slot.permit.get_or_insert(permit);
+            }
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        lock(&self.control.slot).waits -= 1;
+        let mut slot = lock(&self.control.slot);
+        slot.waits -= 1;
+        // Who gives up waiting goes on: with a slot, if one is free at once.
+        if slot.waits == 0 && slot.permit.is_none() && self.control.stop_wanted().is_none() {
+            slot.permit = Arc::clone(&self.control.slots).try_acquire_owned().ok();
+        }
     }
 }
 
@@ -128,22 +146,50 @@ impl Drop for Waiting {
 pub(crate) struct Executions {
     running: Mutex<HashMap<TaskId, Arc<Control>>>,
     idle: Notify,
+    /// How many gave their task back.
+    released: AtomicUsize,
 }
 
 impl Executions {
     pub(crate) fn enter(self: &Arc<Self>, id: TaskId, control: &Arc<Control>) -> Entered {
         lock(&self.running).insert(id, Arc::clone(control));
-        Entered { executions: Arc::clone(self), id }
+        Entered { executions: Arc::clone(self), id, control: Arc::clone(control) }
+    }
+
+    pub(crate) fn has_released(&self) {
+        self.released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
     }
 
     pub(crate) fn len(&self) -> usize {
         lock(&self.running).len()
     }
 
-    pub(crate) fn stop(&self, id: TaskId, why: Stop) {
-        if let Some(control) = lock(&self.running).get(&id) {
+    /// Whether there was such an execution.
+    pub(crate) fn stop(&self, id: TaskId, why: Stop) -> bool {
+        let running = lock(&self.running);
+        let control = running.get(&id);
+        if let Some(control) = control {
             control.stop(why);
         }
+        control.is_some()
+    }
+
+    /// Whether the task is being executed here and its execution may go on.
+    pub(crate) fn goes_on(&self, id: TaskId) -> bool {
+        lock(&self.running).get(&id).is_some_and(|control| control.stop_wanted().is_none())
+    }
+
+    pub(crate) fn ids(&self) -> HashSet<TaskId> {
+        lock(&self.running).keys().copied().collect()
+    }
+
+    /// Whether all that is left waits for tasks that nobody here executes.
+    fn is_stuck(&self) -> bool {
+        lock(&self.running).values().all(|control| lock(&control.slot).waits > 0)
     }
 
     pub(crate) fn stop_all(&self, why: Stop) {
@@ -164,18 +210,37 @@ impl Executions {
             next.await;
         }
     }
+
+    /// Returns when nothing runs, or when what runs only waits for tasks that will not be begun any more.
+    pub(crate) async fn drained(&self) {
+        let mut stuck = 0;
+        while stuck < 3 {
+            if tokio::time::timeout(LOOK, self.idle()).await.is_ok() {
+                return;
+            }
+            // Between two calls an agent waits for nothing, if only for a moment: one look could be wrong.
+            stuck = if self.is_stuck() { stuck + 1 } else { 0 };
+        }
+    }
 }
 
 /// One execution's place in the list; leaves it when dropped.
 pub(crate) struct Entered {
     executions: Arc<Executions>,
     id: TaskId,
+    control: Arc<Control>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        // What the agent handed to threads learns that nobody waits for it any more.
+        self.control.stop(Stop::Void);
+        self.control.leave();
         let mut running = lock(&self.executions.running);
-        running.remove(&self.id);
+        // The task's next execution may have entered already.
+        if running.get(&self.id).is_some_and(|control| Arc::ptr_eq(control, &self.control)) {
+            running.remove(&self.id);
+        }
         if running.is_empty() {
             self.executions.idle.notify_waiters();
         }

@@ -10,14 +10,15 @@ use super::{
     control::{Control, Entered, Stop},
     inner::{Inner, backoff},
     transition::{Command, Transition},
+    writer::is_stored,
 };
 use crate::{
     agent::AgentError,
     context::Context,
-    error::Result,
+    error::{ErrorKind, Result},
     payload::Payload,
     store::{TaskWrite, WriteOutcome},
-    task::{Event, EventKind, IdempotencyKey, Revision, Task},
+    task::{Event, EventKind, IdempotencyKey, Revision, Task, TaskId},
 };
 
 /// Reports of progress are written at most this often.
@@ -113,30 +114,71 @@ impl Execution {
     pub(crate) async fn run(mut self: Box<Self>, _entered: Entered) {
         let control = Arc::clone(&self.control);
         let now = self.engine.clock.now();
-        let mut deadline = self.step.task.deadline.map(|at| Box::pin(tokio::time::sleep(now.until(at))));
+        let deadline = self.step.task.deadline;
+        if deadline.is_some_and(|at| at <= now) {
+            return self.end_by(Command::Expire).await;
+        }
+        if self.is_orphan().await {
+            return self.end_by(Command::Cancel).await;
+        }
+        let mut deadline = deadline.map(|at| Box::pin(tokio::time::sleep(now.until(at))));
         let mut report_at: Option<Instant> = None;
         let mut reported = Instant::now().checked_sub(REPORT_EVERY);
+        // At most one report is on its way to the store, and the agent goes on meanwhile.
+        let mut reporting: Option<Stored> = None;
         let outcome = loop {
             tokio::select! {
                 biased;
                 outcome = &mut self.agent => break outcome,
-                why = control.stopped() => return self.stopped(why).await,
+                why = control.stopped() => return self.stopped(why, reporting).await,
                 () = async { if let Some(sleep) = &mut deadline { sleep.await } }, if deadline.is_some() => {
-                    self.apply(Command::Expire);
-                    return self.write_end().await;
+                    control.stop(Stop::Void); // for what the agent has handed to threads
+                    if settled(reporting).await {
+                        self.end_by(Command::Expire).await;
+                    }
+                    return;
+                }
+                ours = async { match &mut reporting { Some(stored) => stored.await, None => true } }, if reporting.is_some() => {
+                    reporting = None;
+                    if !ours {
+                        return;
+                    }
                 }
                 () = control.reported.notified() => {
                     report_at.get_or_insert_with(|| reported.map_or_else(Instant::now, |last| last + REPORT_EVERY));
                 }
-                () = sleep_until(report_at), if report_at.is_some() => {
+                () = sleep_until(report_at), if report_at.is_some() && reporting.is_none() => {
                     (report_at, reported) = (None, Some(Instant::now()));
-                    if !self.write_report().await {
-                        return;
+                    if let Some(progress) = control.take_report() {
+                        self.apply(Command::Report(progress));
+                        reporting = Some(self.store_pending());
                     }
                 }
             }
         };
-        self.conclude(outcome);
+        if settled(reporting).await {
+            self.conclude(outcome);
+            self.write_end().await;
+        }
+    }
+
+    /// Whether its parent has ended: then a crash came between that end and the children's.
+    async fn is_orphan(&mut self) -> bool {
+        let task = &self.step.task;
+        // A child that begins here and now was asked for by a parent that lives.
+        let (Some(parent), true) =
+            (task.parent_id, task.revision.epoch > 1 || task.started_at != Some(task.created_at))
+        else {
+            return false;
+        };
+        match self.engine.load(parent).await {
+            Ok(parent) => parent.state.is_terminal(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    async fn end_by(&mut self, command: Command) {
+        self.apply(command);
         self.write_end().await;
     }
 
@@ -158,13 +200,19 @@ impl Execution {
 
     /// After the last write is committed: starts the clock of a retry, ends what the task called for.
     pub(crate) async fn after_end(&mut self) {
-        let task = &self.step.task;
-        if !task.state.is_terminal() {
-            self.engine.due(task.due_at);
-        } else if self.context.has_called()
-            && let Err(error) = self.engine.cancel_children(task.id).await
-        {
-            tracing::warn!(task = %task.id, error = %error.report(), "the task's children could not be cancelled");
+        // An earlier execution may have called too; the first one's end has epoch 2.
+        if self.context.has_called() || self.step.task.revision.epoch > 2 {
+            self.cancel_children().await;
+        }
+        if !self.step.task.state.is_terminal() {
+            self.engine.due(self.step.task.due_at);
+        }
+    }
+
+    async fn cancel_children(&mut self) {
+        let task = self.step.task.id;
+        if let Err(error) = self.engine.cancel_children(task).await {
+            tracing::warn!(%task, error = %error.report(), "the task's children could not be cancelled");
         }
     }
 
@@ -175,53 +223,78 @@ impl Execution {
         }
     }
 
-    async fn stopped(mut self: Box<Self>, why: Stop) {
+    async fn stopped(mut self: Box<Self>, why: Stop, reporting: Option<Stored>) {
         match why {
+            // The agent may have called between its task's end and this moment.
+            Stop::Void if self.context.has_called() => self.cancel_children().await,
             Stop::Void => {}
             Stop::Release => {
-                self.apply(Command::Release);
-                self.write_end().await;
+                if settled(reporting).await {
+                    self.apply(Command::Release);
+                    self.control.leave();
+                    // Its children live on: the next execution finds them.
+                    if self.store_pending().await {
+                        self.engine.executions.has_released();
+                    }
+                }
             }
         }
-    }
-
-    /// Whether the task is still this execution's.
-    async fn write_report(&mut self) -> bool {
-        let Some(progress) = self.control.take_report() else { return true };
-        self.apply(Command::Report(progress));
-        self.write_until_answered().await
     }
 
     async fn write_end(&mut self) {
         self.control.leave();
-        if self.write_until_answered().await {
+        if self.store_pending().await {
             self.after_end().await;
         }
     }
 
-    /// Writes what is pending and stays with it while the store does not answer: the outcome must not be lost. False if the task is no longer ours.
-    async fn write_until_answered(&mut self) -> bool {
-        let write = self.take_write();
-        let mut round = 0;
-        loop {
-            match self.engine.writer.write(write.clone()).await {
-                Ok(WriteOutcome::Applied) => return true,
-                Ok(_) => {
-                    tracing::info!(task = %self.step.task.id, "the task was taken over or ended meanwhile; this execution's outcome does not count");
-                    return false;
-                }
-                Err(error) if self.engine.is_closing() && round > 6 => {
-                    tracing::error!(task = %self.step.task.id, error = %error.report(), "the outcome could not be stored before the shutdown; the task runs again at the next start");
-                    return false;
-                }
-                Err(error) => {
-                    tracing::warn!(task = %self.step.task.id, error = %error.report(), "the outcome cannot be stored yet");
-                    tokio::time::sleep(backoff(round)).await;
-                    round += 1;
-                }
-            }
-        }
+    fn store_pending(&mut self) -> Stored {
+        Box::pin(write_until_answered(Arc::clone(&self.engine), self.take_write()))
     }
+}
+
+/// A write on its way; whether the task was still the execution's.
+type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+async fn settled(stored: Option<Stored>) -> bool {
+    match stored {
+        Some(stored) => stored.await,
+        None => true,
+    }
+}
+
+/// Stays with a write while the store does not answer: the outcome must not be lost. False if the task is no longer ours.
+async fn write_until_answered(engine: Arc<Inner>, write: TaskWrite) -> bool {
+    let task = write.task().id;
+    let mut round = 0;
+    loop {
+        let error = match engine.writer.write(write.clone()).await {
+            Ok(WriteOutcome::Applied) => return true,
+            // A former try may have been stored although its answer was lost.
+            Ok(WriteOutcome::Stale) if round > 0 => match is_stored(&*engine.store, &write).await {
+                Ok(true) => {
+                    engine.announce(&write);
+                    return true;
+                }
+                Ok(false) => return taken_over(task),
+                Err(error) => error,
+            },
+            Ok(_) => return taken_over(task),
+            Err(error) => error,
+        };
+        if engine.is_closing() && round > 6 {
+            tracing::error!(%task, error = %error.report(), "the outcome could not be stored before the shutdown; the task runs again at the next start");
+            return false;
+        }
+        tracing::warn!(%task, error = %error.report(), "the outcome cannot be stored yet");
+        tokio::time::sleep(backoff(round)).await;
+        round += 1;
+    }
+}
+
+fn taken_over(task: TaskId) -> bool {
+    tracing::info!(%task, "the task was taken over or ended meanwhile; this execution's outcome does not count");
+    false
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -1,11 +1,14 @@
 //! A submitted task, from its submitter's side.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
-use super::{hub::Subscription, inner::Inner};
+use super::{
+    hub::Subscription,
+    inner::{Inner, SLOW_POLL, shut_down},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     task::{Event, Task, TaskId, TaskState},
@@ -43,28 +46,27 @@ impl TaskHandle {
             return Ok(task);
         }
         match self.subscription.take() {
-            Some(subscription) => ended(subscription).await,
+            Some(subscription) => ended(&self.engine, self.id, subscription).await,
             None => end_of(&self.engine, self.id).await,
         }
     }
 
-    /// The agent's output; waits for it. A task that fails or is cancelled is an error with the task's code in its message.
+    /// The agent's output; waits for it.
+    ///
+    /// A task that fails is an error of [`ErrorKind::Failed`] with code `task_failed`; its source is the [`TaskError`](crate::task::TaskError), with the
+    /// agent's own code. One that is cancelled is `task_cancelled`.
     pub async fn output<T: DeserializeOwned>(self) -> Result<T> {
         let task = self.result().await?;
-        match (&task.output, &task.error) {
-            (Some(output), _) => output.read(),
-            (None, Some(error)) => {
-                let message = format!("{}: {}", error.code, error.message);
-                Err(Error::new(ErrorKind::Internal, message).with_code("task_failed").during("run task").about(task.id))
-            }
-            (None, None) => {
-                let message = format!("the task was {}", TaskState::Cancelled);
-                Err(Error::new(ErrorKind::Cancelled, message)
-                    .with_code("task_cancelled")
-                    .during("run task")
-                    .about(task.id))
-            }
-        }
+        let (kind, code, message) = match (task.state, &task.output) {
+            (TaskState::Completed, Some(output)) => return output.read(),
+            (TaskState::Cancelled, _) => (ErrorKind::Cancelled, "task_cancelled", "the task was cancelled"),
+            _ => (ErrorKind::Failed, "task_failed", "the task failed"),
+        };
+        let error = Error::new(kind, message).with_code(code).during("run task").about(task.id);
+        Err(match (&task.error, kind) {
+            (Some(cause), ErrorKind::Failed) => error.because(cause.clone()),
+            _ => error,
+        })
     }
 
     /// The task's events from the first on, as they come; see [`Orchestrator::events`](super::Orchestrator::events).
@@ -74,19 +76,43 @@ impl TaskHandle {
 
     /// Cancels the task; see [`Orchestrator::cancel`](super::Orchestrator::cancel).
     pub async fn cancel(&self) -> Result<Arc<Task>> {
-        self.engine.cancel(self.id).await
+        cancel(&self.engine, self.id).await
     }
 }
 
-async fn ended(mut subscription: Subscription) -> Result<Arc<Task>> {
-    subscription.ended().await.ok_or_else(|| Error::new(ErrorKind::Internal, "the engine lost a subscription"))
+impl fmt::Debug for TaskHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TaskHandle").field(&self.id).finish()
+    }
+}
+
+/// Cancels a task and what it called for, to the end even if the caller goes away in between.
+pub(crate) async fn cancel(engine: &Arc<Inner>, id: TaskId) -> Result<Arc<Task>> {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move { engine.cancel(id).await }).await.unwrap_or_else(|_| Err(shut_down()))
+}
+
+/// Waits for the end. A publication that got lost, and an end by another process, are found by a look now and then.
+async fn ended(engine: &Inner, id: TaskId, mut subscription: Subscription) -> Result<Arc<Task>> {
+    loop {
+        if let Ok(Some(task)) = tokio::time::timeout(SLOW_POLL, subscription.ended()).await {
+            return Ok(task);
+        }
+        match engine.load(id).await {
+            Ok(task) if task.state.is_terminal() => return Ok(Arc::new(task)),
+            Ok(_) => {}
+            Err(_) if engine.is_closing() => return Err(shut_down()),
+            Err(error) if !error.is_temporary() => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 /// The task at its end.
 pub(crate) async fn end_of(engine: &Arc<Inner>, id: TaskId) -> Result<Arc<Task>> {
     let subscription = engine.hub.subscribe(id); // before the look, so that an end right after it is not missed
     let task = engine.load(id).await?;
-    if task.state.is_terminal() { Ok(Arc::new(task)) } else { ended(subscription).await }
+    if task.state.is_terminal() { Ok(Arc::new(task)) } else { ended(engine, id, subscription).await }
 }
 
 /// History, then live, until a terminal event that is the task's newest.
@@ -123,7 +149,7 @@ pub(crate) fn events(engine: Arc<Inner>, id: TaskId, after: u64) -> impl Stream<
                         continue; // it moved between the two reads
                     }
                 }
-                reader.subscription.changed().await;
+                let _ = tokio::time::timeout(SLOW_POLL, reader.subscription.changed()).await;
             } else {
                 reader.page = page.into_iter();
             }

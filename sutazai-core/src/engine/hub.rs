@@ -26,7 +26,7 @@ impl Hub {
         let sender = waiting.entry(id).or_insert_with(|| watch::channel(None).0);
         let images = sender.subscribe();
         self.count.store(waiting.len(), Ordering::SeqCst);
-        Subscription { id, images, hub: Arc::clone(self) }
+        Subscription { id, images: Some(images), hub: Arc::clone(self) }
     }
 
     pub(crate) fn publish(&self, task: &Arc<Task>) {
@@ -34,8 +34,22 @@ impl Hub {
             return;
         }
         if let Some(sender) = self.lock().get(&task.id) {
-            sender.send_replace(Some(Arc::clone(task)));
+            // Two writers of one task may publish in either order; an older image must not hide an end.
+            sender.send_if_modified(|image| {
+                let newer = image.as_ref().is_none_or(|known| known.revision.seq < task.revision.seq);
+                if newer {
+                    *image = Some(Arc::clone(task));
+                }
+                newer
+            });
         }
+    }
+
+    /// Nothing more will be published: everybody who waits is woken.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.clear();
+        self.count.store(0, Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, watch::Sender<Option<Arc<Task>>>>> {
@@ -46,29 +60,32 @@ impl Hub {
 /// Somebody's interest in a task; ends when dropped.
 pub(crate) struct Subscription {
     id: TaskId,
-    images: watch::Receiver<Option<Arc<Task>>>,
+    /// There until this is dropped.
+    images: Option<watch::Receiver<Option<Arc<Task>>>>,
     hub: Arc<Hub>,
 }
 
 impl Subscription {
-    /// The image in which the task has ended, once it is published.
+    /// The image in which the task has ended, once it is published; `None` if the hub closes before.
     pub(crate) async fn ended(&mut self) -> Option<Arc<Task>> {
         let ended = |image: &Option<Arc<Task>>| image.as_ref().is_some_and(|task| task.state.is_terminal());
-        self.images.wait_for(ended).await.ok().and_then(|image| image.clone())
+        self.images.as_mut()?.wait_for(ended).await.ok().and_then(|image| image.clone())
     }
 
-    /// Returns when an image is published that this subscription has not seen.
+    /// Returns when an image is published that this subscription has not seen, or when the hub closes.
     pub(crate) async fn changed(&mut self) {
-        // The sender lives in the hub as long as this subscription does.
-        let _ = self.images.changed().await;
+        if let Some(images) = &mut self.images {
+            let _ = images.changed().await;
+        }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut waiting = self.hub.lock();
-        // This receiver still counts.
-        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+        // Under the lock: of two that go at once the second must see that it is the last.
+        self.images = None;
+        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
             waiting.remove(&self.id);
             self.hub.count.store(waiting.len(), Ordering::SeqCst);
         }

@@ -16,7 +16,7 @@ use super::{
     hub::Hub,
     observer::Observer,
     transition::{Command, Refused, apply},
-    writer::Writer,
+    writer::{Announcer, Committed, Writer},
 };
 use crate::{
     clock::{Clock, IdSource, Timestamp},
@@ -28,6 +28,9 @@ use crate::{
 
 /// How often a change from outside is tried again when the task moves on meanwhile.
 const CONTENTION: usize = 64;
+
+/// How long a wake-up that got lost can stay unnoticed.
+pub(crate) const SLOW_POLL: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn TaskStore>,
@@ -52,11 +55,25 @@ pub(crate) struct Inner {
     pub(crate) next_due: AtomicI64,
     /// No new work is admitted.
     pub(crate) closing: AtomicBool,
+    /// What the store says this node holds and what runs here may differ: the timekeeper compares them.
+    pub(crate) doubt: AtomicBool,
+    /// A loop of the engine ended by a fault.
+    pub(crate) broken: AtomicBool,
 }
 
 impl Inner {
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Tells those who wait for the task and the observer of a write that was found in the store.
+    pub(crate) fn announce(&self, write: &TaskWrite) {
+        Announcer { hub: Arc::clone(&self.hub), observer: Arc::clone(&self.observer) }.committed(write);
+    }
+
+    /// A commit's outcome is unknown, or a task could not be told that it has ended.
+    pub(crate) fn doubt(&self) {
+        self.doubt.store(true, Ordering::SeqCst);
     }
 
     /// A task was stored that the dispatcher has to fetch.
@@ -95,7 +112,9 @@ impl Inner {
             let task = Arc::new(step.task);
             let write = TaskWrite::Update { task: Arc::clone(&task), expected: before.revision, events: step.events };
             if self.writer.write(write).await? == WriteOutcome::Applied {
-                self.executions.stop(id, Stop::Void);
+                if !self.executions.stop(id, Stop::Void) && before.node.as_ref() == Some(&self.node) {
+                    self.doubt(); // it was granted to this node and is about to begin
+                }
                 return Ok(Ok(task));
             }
         }
@@ -104,14 +123,15 @@ impl Inner {
 
     /// Cancels a task and everything it called for.
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<Arc<Task>> {
-        let task = self.change(id, Command::Cancel).await?.map_err(|_| {
+        let changed = self.change(id, Command::Cancel).await?;
+        // Also of one that has ended already: whoever ended it may have gone before it came to this.
+        self.cancel_children(id).await?;
+        changed.map_err(|_| {
             Error::new(ErrorKind::Conflict, "the task has ended already")
                 .with_code("task_finished")
                 .during("cancel task")
                 .about(id)
-        })?;
-        self.cancel_children(id).await?;
-        Ok(task)
+        })
     }
 
     /// Cancels the tasks that `parent` called for and that have not ended, and theirs.
@@ -124,8 +144,8 @@ impl Inner {
                 for child in page.items.iter().filter(|child| !child.state.is_terminal()) {
                     // A child that ends by itself meanwhile is as good as cancelled.
                     let _ = self.change(child.id, Command::Cancel).await?;
+                    parents.push(child.id);
                 }
-                parents.extend(page.items.iter().map(|child| child.id));
                 query.before = page.items.last().map(|child| child.id);
                 if !page.more {
                     break;
@@ -134,6 +154,10 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+pub(crate) fn shut_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down")
 }
 
 /// Pauses between tries against a store that does not answer: 50 ms, doubling, 5 s at most.

@@ -27,4 +27,8 @@ pub use self::{
     submit::Submitted,
     transition::{Command, MAX_RECOVERIES, Refused, Transition, apply, create},
 };
-pub(crate) use self::{control::Control, inner::Inner, submit::submit};
+pub(crate) use self::{
+    control::{Control, Stop},
+    inner::Inner,
+    submit::submit,
+};

@@ -1,6 +1,7 @@
 //! The engine from the outside: submit, watch, cancel, shut down.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use super::{
     builder::OrchestratorBuilder,
     control::Stop,
-    handle::{TaskHandle, end_of, events},
+    handle::{TaskHandle, cancel, end_of, events},
     inner::Inner,
     submit::{Submitted, submit, submit_batch, submit_request},
 };
@@ -21,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     model::Models,
     payload::Payload,
-    store::{Page, StateCounts, StoreInfo, TaskQuery, VectorStore},
+    store::{Page, QueueDepths, StoreInfo, TaskQuery, VectorStore},
     task::{Event, Task, TaskId, TaskRequest},
 };
 
@@ -53,6 +54,15 @@ pub struct Drained {
     pub released: usize,
 }
 
+impl fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orchestrator")
+            .field("node", &self.inner.node)
+            .field("store", &self.inner.store.info())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Orchestrator {
     /// Begins to put an engine together.
     #[must_use]
@@ -62,7 +72,7 @@ impl Orchestrator {
 
     /// Submits a task for `agent`; it is stored when this returns.
     pub async fn submit<I: Serialize + ?Sized>(&self, agent: &str, input: &I) -> Result<TaskHandle> {
-        submit(&self.inner, TaskRequest::new(agent, Payload::of(input)?)).await
+        submit(&self.inner, TaskRequest::new(agent, Payload::of(input)?), None).await
     }
 
     /// Submits a task; it is stored when this returns.
@@ -110,7 +120,7 @@ impl Orchestrator {
 
     /// Cancels a task and everything it called for. When this returns the task never completes. One that has ended is `task_finished`.
     pub async fn cancel(&self, id: TaskId) -> Result<Arc<Task>> {
-        self.inner.cancel(id).await
+        cancel(&self.inner, id).await
     }
 
     /// Every registered agent, by name.
@@ -148,12 +158,16 @@ impl Orchestrator {
         if self.inner.is_closing() {
             return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down").with_code("shutting_down"));
         }
+        if !self.inner.writer.is_open() || self.inner.broken.load(Ordering::SeqCst) {
+            let message = "a part of the engine has stopped; its log says why; start the process again";
+            return Err(Error::new(ErrorKind::Unavailable, message).with_code("engine_broken"));
+        }
         self.inner.store.ping().await
     }
 
-    /// How many tasks there are in each state that has not ended.
-    pub async fn counts(&self) -> Result<StateCounts> {
-        self.inner.store.counts().await
+    /// How many tasks no worker has (`created` or `waiting`), by agent; agents without any are left out.
+    pub async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.inner.store.queue_depths().await
     }
 
     /// How many tasks this process is executing.
@@ -171,17 +185,23 @@ impl Orchestrator {
         self.inner.runnable.notify_one();
         service.keeping_time.abort();
         let running = self.running();
-        let drained = tokio::time::timeout(grace, self.inner.executions.idle()).await;
-        let released = if drained.is_ok() { 0 } else { self.running() };
-        if released > 0 {
-            tracing::info!(tasks = released, "the grace is over; running tasks go back to the queue");
+        let _ = tokio::time::timeout(grace, self.inner.executions.drained()).await;
+        let left = self.running();
+        if left > 0 {
+            tracing::info!(
+                tasks = left,
+                "the grace is over or nothing can end any more; running tasks go back to the queue"
+            );
             self.inner.executions.stop_all(Stop::Release);
             let _ = tokio::time::timeout(RELEASE, self.inner.executions.idle()).await;
         }
+        let released = self.inner.executions.released();
         service.dispatching.abort();
         service.end.notify_one();
         let _ = service.writing.await;
-        self.inner.store.close().await?;
+        let closed = self.inner.store.close().await;
+        self.inner.hub.close();
+        closed?;
         Ok(Drained { finished: running.saturating_sub(released), released })
     }
 }

@@ -1,24 +1,25 @@
 //! The two loops behind the queue: one fetches runnable tasks into free slots, one watches the clock.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    control::Stop,
     execution::Execution,
-    inner::{Inner, backoff},
+    inner::{Inner, SLOW_POLL, backoff},
     transition::Command,
 };
-use crate::{clock::Timestamp, error::Result, store::Claim};
+use crate::{clock::Timestamp, error::Result, store::Claim, task::TaskId};
 
 /// Tasks claimed in one commit at most.
 const CLAIM: usize = 256;
 
-/// How long a wake-up that got lost can stay unnoticed.
-const SLOW_POLL: Duration = Duration::from_secs(5);
+/// Tasks of this node, besides those that run here, that are looked at when it is in doubt what it holds.
+const LOOKED_AT: usize = 1_000;
 
 /// Fetches runnable tasks from the store whenever there are free slots, until shutdown.
 pub(crate) async fn dispatch(engine: Arc<Inner>) {
@@ -37,6 +38,7 @@ pub(crate) async fn dispatch(engine: Arc<Inner>) {
                     }
                 }
                 Err(error) => {
+                    engine.doubt(); // the grant may have been committed all the same
                     tracing::warn!(error = %error.report(), "tasks cannot be claimed");
                     tokio::time::sleep(backoff(failures)).await;
                     failures += 1;
@@ -53,7 +55,9 @@ async fn free_slots(engine: &Inner) -> Option<Vec<OwnedSemaphorePermit>> {
         return None;
     }
     let mut permits = vec![first];
-    while permits.len() < CLAIM {
+    // Half of what is free, so that newcomers need not queue while nothing is found.
+    let most = CLAIM.min(1 + engine.slots.available_permits() / 2);
+    while permits.len() < most {
         match Arc::clone(&engine.slots).try_acquire_owned() {
             Ok(permit) => permits.push(permit),
             Err(_) => break,
@@ -86,7 +90,13 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
 
 /// Ends tasks past their deadline and wakes the dispatcher when a retry is due, until aborted.
 pub(crate) async fn keep_time(engine: Arc<Inner>) {
+    let mut suspects = Suspects::default();
     loop {
+        if engine.doubt.load(Ordering::SeqCst)
+            && let Err(error) = suspects.look(&engine).await
+        {
+            tracing::warn!(error = %error.report(), "what this node holds cannot be read");
+        }
         let now = engine.clock.now();
         let next = match tick(&engine, now).await {
             Ok(next) => next,
@@ -95,7 +105,6 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
                 None
             }
         };
-        engine.runnable.notify_one();
         let pause = next.map_or(SLOW_POLL, |at| engine.clock.now().until(at).min(SLOW_POLL));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -119,9 +128,53 @@ async fn tick(engine: &Inner, now: Timestamp) -> Result<Option<Timestamp>> {
             break;
         }
     }
-    let next = engine.store.next_due(now).await?;
+    let first = engine.store.next_due(Timestamp::from_millis(i64::MIN)).await?;
+    let next = match first {
+        Some(at) if at <= now => {
+            engine.runnable.notify_one();
+            engine.store.next_due(now).await?
+        }
+        later => later,
+    };
     if let Some(at) = next {
         engine.next_due.fetch_min(at.as_millis(), Ordering::SeqCst);
     }
     Ok(next)
+}
+
+/// What was found at odds at the last look: what is so at two looks, with an interval between, is wrong and not just under way.
+#[derive(Default)]
+struct Suspects {
+    /// Granted to this node, by id and epoch, and executed by nobody here.
+    idle: HashSet<(TaskId, u64)>,
+    /// Executed here, and no longer this node's.
+    stray: HashSet<TaskId>,
+}
+
+impl Suspects {
+    async fn look(&mut self, engine: &Inner) -> Result<()> {
+        let here = engine.executions.ids();
+        let most = here.len() + LOOKED_AT;
+        let held = engine.store.held_by(&engine.node, most).await?;
+        let all = held.len() < most;
+        let mut idle: HashSet<_> = held
+            .iter()
+            .filter(|task| !here.contains(&task.id) && !engine.executions.goes_on(task.id))
+            .map(|task| (task.id, task.revision.epoch))
+            .collect();
+        let held: HashSet<TaskId> = held.into_iter().map(|task| task.id).collect();
+        let mut stray: HashSet<_> = here.into_iter().filter(|id| all && !held.contains(id)).collect();
+        for (id, _) in idle.extract_if(|one| self.idle.contains(one)) {
+            tracing::warn!(task = %id, "the store granted a task and the answer was lost; it runs again");
+            // Refused: it has ended meanwhile.
+            let _ = engine.change(id, Command::Recover).await?;
+            engine.queued();
+        }
+        for id in stray.extract_if(|id| self.stray.contains(id)) {
+            engine.executions.stop(id, Stop::Void);
+        }
+        engine.doubt.store(!idle.is_empty() || !stray.is_empty(), Ordering::SeqCst);
+        *self = Self { idle, stray };
+        Ok(())
+    }
 }

@@ -55,9 +55,14 @@ enum Then {
     Queue,
 }
 
-/// Submits and gives a handle that sees the task's end without asking the store.
-pub(crate) async fn submit(engine: &Arc<Inner>, request: TaskRequest) -> Result<TaskHandle> {
-    let checked = check(engine, request).await?;
+/// Submits and gives a handle that sees the task's end without asking the store. `key` is the engine's own, in place of the request's.
+pub(crate) async fn submit(
+    engine: &Arc<Inner>,
+    request: TaskRequest,
+    key: Option<IdempotencyKey>,
+) -> Result<TaskHandle> {
+    let mut checked = check(engine, request).await?;
+    checked.key = key.or(checked.key);
     let subscription = engine.hub.subscribe(checked.step.task.id);
     let submitted = send_one(engine, checked).await?;
     let subscription = (!submitted.replayed && !submitted.task.state.is_terminal()).then_some(subscription);
@@ -95,6 +100,7 @@ async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
     let registered = engine.catalogue.route(&request.target, &request.input, &engine.models).await?;
     registered.agent.check(&request.input).map_err(|error| {
         let faults: Vec<Fault> = error.faults().iter().map(|fault| fault.clone().below("/input")).collect();
+        let faults = if faults.is_empty() { vec![Fault::new("/input", error.report())] } else { faults };
         Error::invalid("the input does not fit the agent", faults).with_code("invalid_input").about(&registered.name)
     })?;
     let key = request.key()?;
@@ -131,6 +137,8 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
             }
         }
     }
+    // A child whose parent is stopped meanwhile must not be left alone.
+    owner |= tasks.iter().any(|prepared| prepared.task.parent_id.is_some());
     if !owner {
         return finish(engine, tasks, answer.outcomes().await).await;
     }
@@ -146,9 +154,6 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
 
 /// Gives the task a slot if there is one, and lets an agent without effects run until it first waits.
 async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key }: Checked<'_>) -> (TaskWrite, Then) {
-    if let Some(deadline) = step.task.deadline {
-        engine.due(deadline);
-    }
     let behind = engine.backlog.load(Ordering::SeqCst);
     let permit = if behind { None } else { Arc::clone(&engine.slots).try_acquire_owned().ok() };
     let now = engine.clock.now();
@@ -170,11 +175,15 @@ async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key }: Che
 }
 
 /// What follows the commit, and the answers.
-async fn finish(engine: &Inner, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec<Result<Submitted>> {
+async fn finish(engine: &Arc<Inner>, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec<Result<Submitted>> {
     let mut answers = Vec::with_capacity(tasks.len());
     for (Prepared { task, then }, outcome) in tasks.into_iter().zip(outcomes) {
         answers.push(match outcome {
             Ok(WriteOutcome::Applied) => {
+                if let Some(deadline) = task.deadline {
+                    engine.due(deadline);
+                }
+                let alone = task.parent_id.is_some_and(|parent| !engine.executions.goes_on(parent));
                 match then {
                     Then::Conclude(mut execution) => execution.after_end().await,
                     Then::GoOn(execution, entered) | Then::Run(execution, entered) => {
@@ -182,6 +191,11 @@ async fn finish(engine: &Inner, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec
                     }
                     Then::Gone => {}
                     Then::Queue => engine.queued(),
+                }
+                if alone && !task.state.is_terminal() {
+                    tracing::debug!(task = %task.id, "its parent has ended meanwhile");
+                    // Refused: it has ended by itself.
+                    let _ = engine.cancel(task.id).await;
                 }
                 Ok(Submitted { task, replayed: false })
             }
@@ -194,7 +208,12 @@ async fn finish(engine: &Inner, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec
             Ok(WriteOutcome::Stale) => {
                 Err(Error::new(ErrorKind::Internal, "the new task's id is taken").during("submit task"))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if matches!(then, Then::Run(..)) {
+                    engine.doubt(); // it may be stored as granted to this node
+                }
+                Err(error)
+            }
         });
     }
     answers

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Timestamp,
     payload::Payload,
-    task::{Event, EventKind, NodeId, Progress, Revision, Task, TaskError, TaskId, TaskRequest, TaskState},
+    task::{Event, EventKind, MAX_DELAY, NodeId, Progress, Revision, Task, TaskError, TaskId, TaskRequest, TaskState},
 };
 
 /// A task whose execution is cut short so often without getting anywhere is given up with code `crash_loop`.
@@ -153,7 +153,7 @@ impl Transition {
                 match retry {
                     Some(least) if task.attempt < task.retry.max_attempts => {
                         task.state = Waiting;
-                        task.due_at = now.plus(task.retry.delay(task.attempt, random).max(least));
+                        task.due_at = now.plus(task.retry.delay(task.attempt, random).max(least.min(MAX_DELAY)));
                         task.node = None;
                         task.revision.epoch += 1;
                         task.error = Some(error.clone());
@@ -163,7 +163,10 @@ impl Transition {
                     _ => self.fail(error, now),
                 }
             }
-            Command::Cancel => self.end(Cancelled, EventKind::Cancelled {}, now),
+            Command::Cancel => {
+                task.error = None;
+                self.end(Cancelled, EventKind::Cancelled {}, now);
+            }
             Command::Expire => {
                 self.fail(TaskError::new("deadline_exceeded", "the task's deadline has passed"), now);
             }
@@ -172,7 +175,7 @@ impl Transition {
                     return Err(Refused::NotNow);
                 }
                 task.recoveries += u32::from(command == Command::Recover);
-                if task.recoveries > MAX_RECOVERIES {
+                if command == Command::Recover && task.recoveries >= MAX_RECOVERIES {
                     let message = format!("its execution was cut short {MAX_RECOVERIES} times without an outcome");
                     self.fail(TaskError::new("crash_loop", message), now);
                 } else {
@@ -255,7 +258,7 @@ mod tests {
                         let after = &step.task;
                         prop_assert!(!before.state.is_terminal(), "what has ended stays ended");
                         prop_assert!(after.attempt <= after.retry.max_attempts);
-                        prop_assert!(after.recoveries <= MAX_RECOVERIES + 1);
+                        prop_assert!(after.recoveries <= MAX_RECOVERIES);
                         prop_assert!(after.node.is_some() == (after.state == TaskState::Running));
                         prop_assert!(after.finished_at.is_some() == after.state.is_terminal());
                         prop_assert!(!claims || before.due_at.as_millis() <= now, "nothing runs before it is due");

@@ -1,21 +1,16 @@
 //! Groups what arrives within a moment into one commit, so that throughput does not cost durability.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
-use super::{hub::Hub, observer::Observer};
+use super::{hub::Hub, inner::shut_down, observer::Observer};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     store::{TaskStore, TaskWrite, WriteOutcome},
-    task::{Revision, TaskId},
 };
 
 /// Requests that may wait for the commit under way; beyond it, callers wait.
@@ -57,6 +52,11 @@ impl Writer {
         (Self { queue }, tokio::spawn(serve(store, pending, committed, end)))
     }
 
+    /// Whether writes are still taken.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Queues writes that belong into one commit; the answer comes after it.
     pub(crate) async fn send(&self, writes: Vec<TaskWrite>) -> Answer {
         let (count, (done, outcomes)) = (writes.len(), oneshot::channel());
@@ -85,10 +85,6 @@ impl Answer {
             Err(_) => (0..self.count).map(|_| Err(shut_down())).collect(),
         }
     }
-}
-
-fn shut_down() -> Error {
-    Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down")
 }
 
 async fn serve(
@@ -132,33 +128,41 @@ async fn serve(
     }
 }
 
-/// Finds out by their revisions which writes of a failed commit were stored all the same.
+/// Finds out by their events which writes of a failed commit were stored all the same.
 async fn after_unknown_outcome(store: &dyn TaskStore, writes: &[TaskWrite], error: &Error) -> Outcomes {
-    tracing::warn!(error = %error.report(), writes = writes.len(), "a commit failed; reading revisions again");
-    // A commit is all or nothing, so the last revision of each task in the group tells for all its writes.
-    let last: HashMap<TaskId, Revision> = writes.iter().map(|write| (write.task().id, write.task().revision)).collect();
-    let ids: Vec<TaskId> = last.keys().copied().collect();
+    tracing::warn!(error = %error.report(), writes = writes.len(), "a commit failed; reading what it left");
     for round in 0..REREADS {
-        if let Ok(found) = store.load(&ids).await {
-            let stored: HashSet<TaskId> = found
-                .into_iter()
-                .flatten()
-                .filter(|task| last.get(&task.id) == Some(&task.revision))
-                .map(|task| task.id)
-                .collect();
-            let outcome = |write: &TaskWrite| {
-                if stored.contains(&write.task().id) { Ok(WriteOutcome::Applied) } else { Err(again(error)) }
-            };
-            return writes.iter().map(outcome).collect();
+        if let Ok(stored) = which_are_stored(store, writes).await {
+            let outcome = |stored| if stored { Ok(WriteOutcome::Applied) } else { Err(again(error)) };
+            return stored.into_iter().map(outcome).collect();
         }
         tokio::time::sleep(Duration::from_millis(50 << round)).await;
     }
     writes.iter().map(|_| Err(again(error))).collect()
 }
 
+async fn which_are_stored(store: &dyn TaskStore, writes: &[TaskWrite]) -> Result<Vec<bool>> {
+    let mut stored = Vec::with_capacity(writes.len());
+    for write in writes {
+        stored.push(is_stored(store, write).await?);
+    }
+    Ok(stored)
+}
+
+/// Whether this very write is in the store, whatever came after it. Revisions do not tell: a cancel and a finish from one revision lead to the same next
+/// one. Events do, for they are only ever appended.
+pub(crate) async fn is_stored(store: &dyn TaskStore, write: &TaskWrite) -> Result<bool> {
+    let Some(first) = write.events().first() else { return Ok(false) };
+    Ok(store.events(write.task().id, first.seq - 1, write.events().len()).await? == write.events())
+}
+
 /// The error once more, for each caller of its group.
 fn again(error: &Error) -> Error {
-    Error::new(error.kind(), error.report()).with_code(error.code())
+    let copy = Error::new(error.kind(), error.report()).with_code(error.code());
+    match error.delay() {
+        Some(delay) => copy.retry_after(delay),
+        None => copy,
+    }
 }
 
 /// Tells the hub and the observer.
@@ -169,7 +173,11 @@ pub(crate) struct Announcer {
 
 impl Committed for Announcer {
     fn committed(&self, write: &TaskWrite) {
-        self.observer.task_changed(write.task(), write.events());
+        // An observer is foreign code; a panic of it must not end the one writer.
+        let observe = || self.observer.task_changed(write.task(), write.events());
+        if std::panic::catch_unwind(AssertUnwindSafe(observe)).is_err() {
+            tracing::error!("the observer panicked; it has missed a change");
+        }
         self.hub.publish(write.task());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     engine::{self, Command},
     error::{Error, ErrorKind, Result},
-    store::{Claim, Page, StateCounts, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    store::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{Event, IdempotencyKey, NodeId, Priority, Revision, Task, TaskId, TaskState},
 };
 
@@ -33,8 +33,7 @@ struct State {
     runnable: [BTreeSet<(Timestamp, TaskId)>; Priority::MAX.get() as usize + 1],
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     held: BTreeSet<(NodeId, TaskId)>,
-    /// Tasks by state, in the order of [`TaskState::ALL`].
-    counts: [u64; TaskState::ALL.len()],
+    children: BTreeSet<(TaskId, TaskId)>,
 }
 
 /// An idempotency key in its tenant.
@@ -94,6 +93,9 @@ impl State {
             self.keys.insert(name, FirstUse { fingerprint: key.fingerprint, task: task.id });
         }
         self.index(task);
+        if let Some(parent) = task.parent_id {
+            self.children.insert((parent, task.id));
+        }
         self.tasks.insert(task.id, Entry { task: Arc::clone(task), events: events.to_vec() });
         WriteOutcome::Applied
     }
@@ -111,7 +113,6 @@ impl State {
     }
 
     fn index(&mut self, task: &Task) {
-        self.counts[task.state as usize] += 1;
         if let Some(queue) = self.queue(task) {
             queue.insert((task.due_at, task.id));
         }
@@ -124,7 +125,6 @@ impl State {
     }
 
     fn unindex(&mut self, task: &Task) {
-        self.counts[task.state as usize] -= 1;
         if let Some(queue) = self.queue(task) {
             queue.remove(&(task.due_at, task.id));
         }
@@ -207,12 +207,16 @@ impl TaskStore for MemoryTaskStore {
     async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
         let state = self.open()?;
         let before = query.before.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = state
-            .tasks
-            .range((Bound::Unbounded, before))
-            .rev()
-            .map(|(_, entry)| &entry.task)
-            .filter(|task| matches_query(query, task));
+        let candidates: Box<dyn Iterator<Item = &Entry> + Send> = match query.parent {
+            Some(parent) => {
+                let before =
+                    query.before.map_or(Bound::Included((parent, last_id())), |id| Bound::Excluded((parent, id)));
+                let children = state.children.range((Bound::Included((parent, first_id())), before));
+                Box::new(children.rev().filter_map(|(_, child)| state.tasks.get(child)))
+            }
+            None => Box::new(state.tasks.range((Bound::Unbounded, before)).rev().map(|(_, entry)| entry)),
+        };
+        let mut found = candidates.map(|entry| &entry.task).filter(|task| matches_query(query, task));
         let items: Vec<_> = found.by_ref().take(query.limit).map(|task| Task::clone(task)).collect();
         let more = query.limit > 0 && found.next().is_some();
         Ok(Page { items, more })
@@ -243,10 +247,18 @@ impl TaskStore for MemoryTaskStore {
         Ok(queues.filter_map(|queue| queue.range(later).next()).map(|(at, _)| *at).min())
     }
 
-    async fn counts(&self) -> Result<StateCounts> {
+    async fn queue_depths(&self) -> Result<QueueDepths> {
         let state = self.open()?;
-        let live = TaskState::ALL.into_iter().filter(|state| !state.is_terminal());
-        Ok(live.map(|kind| (kind.as_str(), state.counts[kind as usize])).collect())
+        let mut depths = QueueDepths::new();
+        for (_, id) in state.runnable.iter().flatten() {
+            if let Some(entry) = state.tasks.get(id) {
+                match depths.get_mut(&*entry.task.agent) {
+                    Some(depth) => *depth += 1,
+                    None => drop(depths.insert(entry.task.agent.to_string(), 1)),
+                }
+            }
+        }
+        Ok(depths)
     }
 
     async fn ping(&self) -> Result<()> {

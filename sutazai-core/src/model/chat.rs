@@ -94,6 +94,7 @@ pub enum ResponseFormat {
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sampling {
     /// 0 is greedy; at most 2.
     pub temperature: f32,
@@ -116,6 +117,7 @@ impl Sampling {
 
 /// What to ask of a chat model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ChatRequest {
     /// The model, where the caller chooses; the default one otherwise.
     pub model: Option<String>,
@@ -155,8 +157,9 @@ impl ChatRequest {
         };
         let Sampling { temperature, top_p, .. } = self.sampling;
         check(!self.messages.is_empty(), "/messages", "at least one message is needed".into());
-        check((0.0..=2.0).contains(&temperature), "/temperature", format!("{temperature} is not in 0 to 2"));
-        check(top_p > 0.0 && top_p <= 1.0, "/top_p", format!("{top_p} is not above 0 and at most 1"));
+        check((0.0..=2.0).contains(&temperature), "/sampling/temperature", format!("{temperature} is not in 0 to 2"));
+        let top_p_message = format!("{top_p} is not above 0 and at most 1");
+        check(top_p > 0.0 && top_p <= 1.0, "/sampling/top_p", top_p_message);
         check(self.max_tokens != Some(0), "/max_tokens", "at least 1 token is needed".into());
         if !faults.is_empty() {
             return Err(Error::invalid("the chat request is wrong", faults).about(&info.name));
@@ -166,8 +169,12 @@ impl ChatRequest {
         if !info.capabilities.chat {
             return unsupported("this model does not chat");
         }
-        if !self.tools.is_empty() && !info.capabilities.tools {
+        let past = |message: &Message| message.role == Role::Tool || !message.tool_calls.is_empty();
+        if !info.capabilities.tools && !self.tools.is_empty() {
             return unsupported("this model does not call tools");
+        }
+        if !info.capabilities.tools && self.messages.iter().any(past) {
+            return unsupported("this model does not understand the tool calls in the conversation");
         }
         if self.response_format != ResponseFormat::Text && !info.capabilities.schema {
             return unsupported("this model does not keep to a JSON schema");
@@ -276,4 +283,18 @@ pub(crate) async fn collect(mut stream: ChatStream) -> Result<ChatReply> {
         }
     }
     Err(Error::new(ErrorKind::Unavailable, "the answer broke off").with_code("model_unavailable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_of_json_has_its_default() {
+        let request: ChatRequest =
+            serde_json::from_str(r#"{"messages": [{"role": "user", "content": "Hi"}], "sampling": {"seed": 7}}"#)
+                .unwrap();
+        let sampling = Sampling { seed: Some(7), ..Sampling::default() };
+        assert_eq!(request, ChatRequest { sampling, ..ChatRequest::ask("Hi") });
+    }
 }

@@ -4,6 +4,6 @@ mod task;
 mod vector;
 
 pub use self::{
-    task::{Claim, Page, StateCounts, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    task::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

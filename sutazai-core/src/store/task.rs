@@ -114,8 +114,8 @@ pub struct Page<T> {
     pub more: bool,
 }
 
-/// How many tasks there are by state. Terminal states may be left out by a backend that does not count them.
-pub type StateCounts = BTreeMap<&'static str, u64>;
+/// How many tasks no worker has, by agent.
+pub type QueueDepths = BTreeMap<String, u64>;
 
 /// Durable tasks: batches in, batches out.
 ///
@@ -159,8 +159,8 @@ pub trait TaskStore: Send + Sync + 'static {
     /// The earliest moment strictly after `after` at which a task that has not ended becomes runnable or overdue, if any.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>>;
 
-    /// How many tasks there are in each state that has not ended.
-    async fn counts(&self) -> Result<StateCounts>;
+    /// How many tasks are `created` or `waiting`, by agent; agents without any may be left out. Costs no more than a walk over the index of those.
+    async fn queue_depths(&self) -> Result<QueueDepths>;
 
     /// Whether the store answers at all; the check behind `/ready`.
     async fn ping(&self) -> Result<()>;

@@ -6,7 +6,7 @@ mod request;
 mod retry;
 mod state;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub use self::{
     event::{Event, EventKind},
     id::{NodeId, TaskId},
     request::{IdempotencyKey, Target, TaskRequest},
-    retry::RetryPolicy,
+    retry::{MAX_DELAY, RetryPolicy},
     state::{Priority, TaskState},
 };
 use crate::{clock::Timestamp, payload::Payload};
@@ -91,6 +91,14 @@ pub struct TaskError {
     /// For people.
     pub message: String,
 }
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for TaskError {}
 
 impl TaskError {
     /// An error of `code`.

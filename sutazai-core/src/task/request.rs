@@ -1,11 +1,11 @@
 //! What somebody asks for when they submit a task.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_TENANT, Labels, Priority, RetryPolicy, TaskId};
+use super::{DEFAULT_TENANT, Labels, MAX_DELAY, Priority, RetryPolicy, TaskId};
 use crate::{
     clock::Timestamp,
     error::{Error, Fault, Result},
@@ -97,6 +97,13 @@ impl TaskRequest {
         self
     }
 
+    /// Sets the tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
+        self.tenant = tenant.into();
+        self
+    }
+
     /// Sets the idempotency key.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -120,14 +127,18 @@ impl TaskRequest {
             "an idempotency key has 1 to 255 visible ASCII characters",
         );
         check(self.retry.max_attempts >= 1, "/retry/max_attempts", "at least 1 attempt is needed");
-        let month = 30 * 24 * 3_600_000;
         for (field, ms) in [("initial_ms", self.retry.initial_ms), ("max_ms", self.retry.max_ms)] {
-            check(ms <= month, &format!("/retry/{field}"), "a delay is at most 2592000000 ms, which is 30 days");
+            check(
+                Duration::from_millis(ms) <= MAX_DELAY,
+                &format!("/retry/{field}"),
+                "a delay is at most 2592000000 ms, which is 30 days",
+            );
         }
         check(self.labels.len() <= 64, "/labels", "at most 64 labels are allowed");
         for (key, value) in &self.labels {
             let ok = (1..=63).contains(&key.len()) && !key.contains(':') && value.len() <= 255;
-            check(ok, &format!("/labels/{key}"), "a key has 1 to 63 bytes without ':', a value up to 255");
+            let pointer = key.replace('~', "~0").replace('/', "~1");
+            check(ok, &format!("/labels/{pointer}"), "a key has 1 to 63 bytes without ':', a value up to 255");
         }
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid("the task request is wrong", faults)) }
     }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// No delay is longer, whoever asks for it: 30 days.
+pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// Exponential backoff with full jitter.
 ///
 /// The delay after failed attempt *n* (from 1) is uniform in `[0, min(max_ms, initial_ms · 2^(n−1))]`; source: M. Brooker,

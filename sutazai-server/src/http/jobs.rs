@@ -15,20 +15,21 @@ use super::{
     body::JsonBody,
     build::BuildInfo,
     events,
-    operators::{Health, Readiness},
+    operators::{Health, Readiness, prometheus},
     path::{AgentName, Id},
     problem::{Problem, ProblemView},
-    reply::{Reply, document, json},
+    reply::{Reply, json},
     state::AppState,
     tasks::{IdempotencyKey, accepted},
     views::{EventView, JobAccepted, JobView},
 };
-use crate::metrics::CONTENT_TYPE;
-
 /// Is the agent alive?
 #[utoipa::path(get, path = "/agents/{name}/health", tag = "agent service", operation_id = "agent_health",
     params(("name" = String, Path, description = "The agent's name")),
-    responses((status = 200, description = "It is registered and the process lives", body = Health<'static>)))]
+    responses(
+        (status = 200, description = "It is registered and the process lives", body = Health<'static>),
+        (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn health(State(state): State<AppState>, name: AgentName) -> Reply {
     let version = &name.descriptor(&state)?.version;
     json(StatusCode::OK, &Health { status: "ok", version, uptime_s: state.uptime().as_secs() }, 128)
@@ -39,6 +40,7 @@ pub(super) async fn health(State(state): State<AppState>, name: AgentName) -> Re
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 200, description = "The store answers and the agent's models are on disk", body = Readiness),
+        (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 503, description = "Something is missing", body = Readiness),
     ))]
 pub(super) async fn ready(State(state): State<AppState>, name: AgentName) -> Reply {
@@ -48,16 +50,21 @@ pub(super) async fn ready(State(state): State<AppState>, name: AgentName) -> Rep
 /// How is the agent doing?
 #[utoipa::path(get, path = "/agents/{name}/metrics", tag = "agent service", operation_id = "agent_metrics",
     params(("name" = String, Path, description = "The agent's name")),
-    responses((status = 200, description = "Prometheus text of this agent", body = String, content_type = "text/plain")))]
+    responses(
+        (status = 200, description = "Prometheus text of this agent", body = String, content_type = "text/plain"),
+        (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn metrics(State(state): State<AppState>, name: AgentName) -> Reply {
-    let text = state.metrics().text(state.orchestrator().running(), Some(&name.0))?;
-    Ok(document(StatusCode::OK, CONTENT_TYPE, text))
+    prometheus(&state, Some(&name.0)).await
 }
 
 /// Which version is the agent?
 #[utoipa::path(get, path = "/agents/{name}/version", tag = "agent service", operation_id = "agent_version",
     params(("name" = String, Path, description = "The agent's name")),
-    responses((status = 200, description = "The agent's version and this build", body = BuildInfo)))]
+    responses(
+        (status = 200, description = "The agent's version and this build", body = BuildInfo),
+        (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn version(State(state): State<AppState>, name: AgentName) -> Reply {
     json(StatusCode::OK, &BuildInfo::of_agent(name.descriptor(&state)?), 256)
 }
@@ -72,7 +79,12 @@ pub(super) async fn version(State(state): State<AppState>, name: AgentName) -> R
     ),
     request_body(content = serde_json::Value, description = "The agent's input"),
     responses(
-        (status = 202, description = "The job, stored", body = JobAccepted, headers(("Location" = String, description = "The address of the job"))),
+        (status = 202, description = "The job, stored", body = JobAccepted, headers(
+            ("Location" = String, description = "The address of the job"),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
+        )),
+        (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "The key was used with another body", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The input does not fit the agent", body = ProblemView<'static>, content_type = "application/problem+json"),
     ))]
 pub(super) async fn submit(
@@ -122,7 +134,7 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Reply {
     let task = job(&state, &name, id).await?;
-    events::stream(&state, task.id, &headers)
+    events::stream(&state, &task, &headers)
 }
 
 /// The task behind a job; one of another agent does not exist here.

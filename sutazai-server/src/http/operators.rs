@@ -64,6 +64,7 @@ pub(super) struct Check {
     /// `ok` or `unavailable`.
     status: &'static str,
     /// What is wrong and what to do.
+    #[schema(required = true)]
     detail: Option<String>,
 }
 
@@ -154,7 +155,15 @@ pub(super) async fn ready(State(state): State<AppState>) -> Reply {
 #[utoipa::path(get, path = "/metrics", tag = "operators", operation_id = "metrics",
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(state): State<AppState>) -> Reply {
-    let text = state.metrics().text(state.orchestrator().running(), None)?;
+    prometheus(&state, None).await
+}
+
+/// The metrics, or those of one agent. A store that does not answer leaves the depth of the queue as it was last known.
+pub(super) async fn prometheus(state: &AppState, agent: Option<&str>) -> Reply {
+    let depths = state.orchestrator().queue_depths().await;
+    let depths =
+        depths.inspect_err(|error| tracing::warn!(error = %error.report(), "the queue cannot be counted")).ok();
+    let text = state.metrics().text(state.orchestrator().running(), depths.as_ref(), agent)?;
     Ok(document(StatusCode::OK, CONTENT_TYPE, text))
 }
 

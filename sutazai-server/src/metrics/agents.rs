@@ -36,18 +36,10 @@ impl AgentMetrics {
     }
 
     pub(super) fn changed(&self, task: &Task, events: &[Event]) {
-        let mut depth = 0;
         for event in events {
             match &event.kind {
-                EventKind::Created { .. } | EventKind::Recovered { .. } => depth += 1,
-                EventKind::Assigned { .. } => depth -= 1,
-                EventKind::Retrying { error, .. } => {
-                    depth += 1;
-                    self.failed(&error.code);
-                }
+                EventKind::Retrying { error, .. } => self.failed(&error.code),
                 kind if kind.is_terminal() => {
-                    // Each grant and each loss of the right to execute, the end included, raises the epoch by one: after an end it is even if a worker had the task.
-                    depth -= i64::from(task.revision.epoch % 2 == 1);
                     if let EventKind::Failed { error } = kind {
                         self.failed(&error.code);
                     }
@@ -55,9 +47,6 @@ impl AgentMetrics {
                 }
                 _ => {}
             }
-        }
-        if depth != 0 {
-            self.depth.add(depth);
         }
     }
 

@@ -216,10 +216,10 @@ impl Story {
                 assert_eq!(store.next_due(after).await?, reference.next_due(after).await?, "{place}");
             }
             _ => {
-                let (found, expected) = (store.counts().await?, reference.counts().await?);
-                for (state, number) in expected {
-                    assert_eq!(found.get(state).copied().unwrap_or(0), number, "{place}: {state}");
-                }
+                let (mut found, mut expected) = (store.queue_depths().await?, reference.queue_depths().await?);
+                found.retain(|_, depth| *depth > 0);
+                expected.retain(|_, depth| *depth > 0);
+                assert_eq!(found, expected, "{place}");
             }
         }
         Ok(())

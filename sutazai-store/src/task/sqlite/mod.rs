@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use sutazai_core::{
     Error, Result,
     clock::Timestamp,
-    store::{Claim, Page, StateCounts, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    store::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{Event, NodeId, Task, TaskId},
 };
 
@@ -124,8 +124,8 @@ impl TaskStore for SqliteStore {
         self.readers.next_due(after).await.map_err(self.during("read due times"))
     }
 
-    async fn counts(&self) -> Result<StateCounts> {
-        self.readers.counts().await.map_err(self.during("count tasks"))
+    async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.readers.queue_depths().await.map_err(self.during("count tasks"))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use sutazai_core::{
     clock::Timestamp,
-    store::{Page, StateCounts, TaskQuery},
+    store::{Page, QueueDepths, TaskQuery},
     task::{DEFAULT_TENANT, Event, NodeId, Task, TaskId, TaskState},
 };
 
@@ -182,19 +182,16 @@ impl Readers {
         Ok(at.map(Timestamp::from_millis))
     }
 
-    pub(super) async fn counts(&self) -> Result<StateCounts> {
-        let sql = format!(
-            "SELECT state, count(*) FROM tasks INDEXED BY tasks_state WHERE state <> 'completed' AND {LIVE} GROUP BY state"
-        );
-        let live = TaskState::ALL.into_iter().filter(|state| !state.is_terminal());
-        let mut counts: StateCounts = live.map(|state| (state.as_str(), 0)).collect();
-        for row in self.rows(AssertSqlSafe(sql), SqliteArguments::default()).await? {
-            let (state, number): (&str, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
-            if let Some(count) = counts.get_mut(state) {
-                *count = number.cast_unsigned();
-            }
-        }
-        Ok(counts)
+    pub(super) async fn queue_depths(&self) -> Result<QueueDepths> {
+        // The index alone holds all that is asked for.
+        let sql = "SELECT agent, count(*) FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting') GROUP BY agent";
+        let rows = self.rows(sql, SqliteArguments::default()).await?;
+        rows.iter()
+            .map(|row| {
+                let (agent, depth): (String, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+                Ok((agent, depth.cast_unsigned()))
+            })
+            .collect()
     }
 
     pub(super) async fn ping(&self) -> Result<()> {
