@@ -2,6 +2,7 @@
 
 mod chat;
 mod embedding;
+mod simd;
 
 #[cfg(feature = "llama-cpp")]
 pub use self::chat::LlamaCppChat;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::multiversioned;
+use crate::local::simd::{exp, multiversioned};
 
 /// How many heads there are, and of what size.
 #[derive(Clone, Copy)]
@@ -115,37 +115,9 @@ multiversioned! {
     }
 }
 
-/// e to the power of `x`, to within two units of the last place, in a form that compilers turn into wide registers.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let whole = shifted - ROUND;
-    // ln 2 in two parts, so that taking whole multiples away costs no precision.
-    let rest = x - whole * 0.693_359_4 + whole * 2.121_944_4e-4;
-    let mut power = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
-        power = power * rest + coefficient;
-    }
-    let power = power * rest * rest + rest + 1.0;
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
-    power * f32::from_bits(exponent << 23)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_exact_enough() {
-        for step in -8600..8700 {
-            let x = f32::from(i16::try_from(step).unwrap()) / 100.0;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 3e-7, "{x}");
-        }
-        assert!(exp(-1e9) < 1e-37 && exp(0.0) == 1.0);
-    }
 
     #[test]
     fn attention_is_softmax_over_what_came_before() {

@@ -10,8 +10,8 @@ use super::{
     gguf::{Gguf, damaged, unsupported},
     matrix::{Activations, BLOCK, Matrix},
     network::{Network, Session},
-    simd::multiversioned,
 };
+use crate::local::simd::{exp, multiversioned};
 
 /// The measures of a model, from its header.
 struct Measures {
@@ -255,7 +255,7 @@ multiversioned! {
     /// `up` times the sigmoid-weighted `gate`.
     pub(crate) fn swish(gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-            *out = gate / (1.0 + attention::exp(-gate)) * up;
+            *out = gate / (1.0 + exp(-gate)) * up;
         }
     }
 }

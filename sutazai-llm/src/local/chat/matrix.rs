@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::{Isa, multiversioned};
+use crate::local::simd::{Isa, multiversioned};
 
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;

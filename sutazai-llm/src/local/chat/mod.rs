@@ -10,7 +10,6 @@ mod llama_cpp;
 mod matrix;
 mod network;
 mod sampler;
-pub(crate) mod simd;
 mod template;
 mod text;
 mod tokenizer;

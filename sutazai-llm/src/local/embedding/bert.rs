@@ -2,25 +2,25 @@
 
 use std::fs;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config};
 use sha2::{Digest, Sha256};
 use sutazai_core::{Error, ErrorKind, Result};
 use tokenizers::{Tokenizer, TruncationParams};
 
+use super::network::{Bert, Config};
 use crate::{
     registry::{Installed, Role, hex},
     vector::normalise,
 };
 
-/// Tokens, padding included, that go through the layers at once: what the caches and the memory bear.
+/// Tokens that go through the layers at once: what the memory bears (6 KB of intermediate numbers each, and the attention's scores).
 const TOKENS: usize = 4096;
 
 /// A BERT for sentences and its tokenizer, in memory.
 pub(super) struct SentenceBert {
     name: &'static str,
-    bert: BertModel,
+    bert: Bert,
     tokenizer: Tokenizer,
     dimension: usize,
 }
@@ -46,7 +46,7 @@ impl SentenceBert {
                 DType::F32,
                 &Device::Cpu,
             )?;
-            BertModel::load(weights, &config)
+            Bert::load(&weights, &config)
         };
         let bert = load().map_err(|error| damaged(name, error))?;
         Ok(Self { name, bert, tokenizer, dimension })
@@ -61,13 +61,17 @@ impl SentenceBert {
         for (index, text) in texts.iter().enumerate() {
             encoded.push((index, self.tokenizer.encode_fast(text.as_str(), true).map_err(failed)?.get_ids().to_vec()));
         }
+        // Texts of one length share the products of their attention.
         encoded.sort_by_key(|(_, ids)| ids.len());
         let mut vectors = vec![(Vec::new(), 0); texts.len()];
         let mut rest = encoded.as_slice();
         while !rest.is_empty() {
-            // Sorted: the last of a batch is its longest, and the batch ends before it would be too large.
-            let count =
-                (1..=rest.len()).take_while(|&n| n == 1 || n * rest[n - 1].1.len() <= TOKENS).last().unwrap_or(1);
+            let mut tokens = 0;
+            let within = |(_, ids): &&(usize, Vec<u32>)| {
+                tokens += ids.len();
+                tokens <= TOKENS
+            };
+            let count = rest.iter().take_while(within).count().max(1);
             let (batch, later) = rest.split_at(count);
             let pooled = self.forward(batch).map_err(|error| failed(error.into()))?;
             for ((index, ids), vector) in batch.iter().zip(pooled) {
@@ -81,20 +85,17 @@ impl SentenceBert {
 
     /// The mean of the last layer over the tokens of each text.
     fn forward(&self, batch: &[(usize, Vec<u32>)]) -> candle_core::Result<Vec<Vec<f32>>> {
-        let longest = batch.iter().map(|(_, ids)| ids.len()).max().unwrap_or(0);
-        let padded = |value: fn(u32) -> u32| {
-            let rows = batch.iter().flat_map(|(_, ids)| {
-                ids.iter().map(move |&id| value(id)).chain(std::iter::repeat_n(0, longest - ids.len()))
-            });
-            Tensor::from_iter(rows, &Device::Cpu)?.reshape((batch.len(), longest))
+        let texts: Vec<&[u32]> = batch.iter().map(|(_, ids)| ids.as_slice()).collect();
+        let hidden = self.bert.forward(&texts)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut rest = hidden.chunks_exact(self.dimension);
+        let mean = |text: &&[u32]| {
+            let mut mean = vec![0.0; self.dimension];
+            for row in rest.by_ref().take(text.len()) {
+                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / text.len() as f32);
+            }
+            mean
         };
-        let (ids, mask) = (padded(|id| id)?, padded(|_| 1)?);
-        let hidden = self.bert.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
-        let mask = mask.to_dtype(DType::F32)?.unsqueeze(2)?;
-        let sums = hidden.broadcast_mul(&mask)?.sum(1)?;
-        let means = sums.broadcast_div(&mask.sum(1)?)?;
-        debug_assert_eq!(means.dims(), [batch.len(), self.dimension]);
-        means.to_vec2()
+        Ok(texts.iter().map(mean).collect())
     }
 }
 

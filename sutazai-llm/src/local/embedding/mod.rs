@@ -1,6 +1,7 @@
 //! Sentence embeddings in this process: all-MiniLM-L6-v2 and models of its kind.
 
 mod bert;
+mod network;
 mod worker;
 
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl EmbeddingModel for LocalEmbedding {
             return Ok(Embeddings { vectors: Vec::new(), tokens: 0 });
         }
         let files = if self.worker.is_loaded() { None } else { Some(self.store.installed(&self.info.name).await?) };
-        // Texts of like length go together: a batch is as long as its longest text.
+        // Texts of like length go together: those of one length share products.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&index| texts[index].len());
         let batches: Vec<Vec<String>> =

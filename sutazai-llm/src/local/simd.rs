@@ -1,4 +1,4 @@
-//! The one place that knows which instructions this processor has.
+//! The one place that knows which instructions this processor has, and arithmetic that uses all of them.
 
 use std::sync::OnceLock;
 
@@ -53,18 +53,51 @@ macro_rules! multiversioned {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $ty),*) { body($($arg),*) }
-            match $crate::local::chat::simd::Isa::best() {
+            match $crate::local::simd::Isa::best() {
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code, reason = "the instruction set was detected")]
                 // SAFETY: `Isa::best` found these instructions on this processor.
-                $crate::local::chat::simd::Isa::Vnni512 => unsafe { avx512($($arg),*) },
+                $crate::local::simd::Isa::Vnni512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code, reason = "the instruction set was detected")]
                 // SAFETY: as above.
-                $crate::local::chat::simd::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                $crate::local::chat::simd::Isa::Portable => body($($arg),*),
+                $crate::local::simd::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::local::simd::Isa::Portable => body($($arg),*),
             }
         }
     };
 }
 pub(crate) use multiversioned;
+
+/// e to the power of `x`, to within two units of the last place, in a form that compilers turn into wide registers.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    // ln 2 in two parts, so that taking whole multiples away costs no precision.
+    let rest = x - whole * 0.693_359_4 + whole * 2.121_944_4e-4;
+    let mut power = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+        power = power * rest + coefficient;
+    }
+    let power = power * rest * rest + rest + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    power * f32::from_bits(exponent << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_exact_enough() {
+        for step in -8600..8700 {
+            let x = f32::from(i16::try_from(step).unwrap()) / 100.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 3e-7, "{x}");
+        }
+        assert!(exp(-1e9) < 1e-37 && exp(0.0) == 1.0);
+    }
+}
