@@ -4,6 +4,10 @@ mod catalogue;
 pub mod coordinator;
 pub mod documents;
 pub mod hardware;
+mod schema;
 mod text;
 
-pub use self::catalogue::{AgentsOptions, Catalogue, catalogue};
+pub use self::{
+    catalogue::{AgentsOptions, Catalogue, catalogue},
+    schema::JsonSchema,
+};
