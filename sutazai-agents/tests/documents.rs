@@ -1,15 +1,27 @@
 //! The document agent on a real engine with the reference backends: what is indexed, found, cited and refused.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
-use sutazai_agents::{AgentsOptions, catalogue, documents::DocumentManager};
+use sutazai_agents::{
+    AgentsOptions, catalogue,
+    documents::{DocumentManager, DocumentsOptions},
+};
 use sutazai_core::{
-    Orchestrator, Result,
+    Error, ErrorKind, Orchestrator, Result,
     memory::{HashedEmbedding, MemoryVectorStore, ScriptedChat},
     model::EmbeddingModel,
-    store::VectorStore,
+    store::{CollectionSpec, Page, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
     task::{Task, TaskState},
 };
 
@@ -33,17 +45,26 @@ fn folder() -> tempfile::TempDir {
 
 struct Bench {
     orchestrator: Orchestrator,
-    vectors: Arc<MemoryVectorStore>,
+    vectors: Arc<dyn VectorStore>,
 }
 
-async fn bench(said: &str, vectors: Arc<MemoryVectorStore>, embedding: Arc<dyn EmbeddingModel>) -> Bench {
-    let catalogue = catalogue(AgentsOptions::default());
+async fn bench(said: &str, vectors: Arc<dyn VectorStore>, embedding: Arc<dyn EmbeddingModel>) -> Bench {
+    allowed(said, vectors, embedding, AgentsOptions::default()).await
+}
+
+async fn allowed(
+    said: &str,
+    vectors: Arc<dyn VectorStore>,
+    embedding: Arc<dyn EmbeddingModel>,
+    options: AgentsOptions,
+) -> Bench {
+    let catalogue = catalogue(options);
     let orchestrator = Orchestrator::builder()
         .agents(catalogue.agents)
         .router(catalogue.router)
         .chat_model(Arc::new(ScriptedChat::new("scripted").otherwise(said)))
         .embedding_model(embedding)
-        .vectors(Arc::clone(&vectors) as Arc<dyn VectorStore>)
+        .vectors(Arc::clone(&vectors))
         .start()
         .await
         .unwrap();
@@ -51,7 +72,7 @@ async fn bench(said: &str, vectors: Arc<MemoryVectorStore>, embedding: Arc<dyn E
 }
 
 async fn plain(said: &str) -> Bench {
-    bench(said, Arc::default(), Arc::new(HashedEmbedding::default())).await
+    bench(said, Arc::new(MemoryVectorStore::new()), Arc::new(HashedEmbedding::default())).await
 }
 
 impl Bench {
@@ -179,6 +200,101 @@ async fn the_index_outlives_the_process_and_follows_the_model() {
     assert_eq!((&anew["added"], &anew["files"]), (&json!(2), &json!(2)), "another dimension begins anew: {anew}");
 }
 
+/// A store that can be told to break in the middle of forgetting a file.
+#[derive(Default)]
+struct Breaking(MemoryVectorStore, AtomicBool);
+
+#[async_trait]
+impl VectorStore for Breaking {
+    fn capabilities(&self) -> VectorCapabilities {
+        self.0.capabilities()
+    }
+
+    async fn create_collection(&self, name: &str, spec: &CollectionSpec) -> Result<()> {
+        self.0.create_collection(name, spec).await
+    }
+
+    async fn drop_collection(&self, name: &str) -> Result<()> {
+        self.0.drop_collection(name).await
+    }
+
+    async fn upsert(&self, collection: &str, records: Vec<VectorRecord>) -> Result<()> {
+        self.0.upsert(collection, records).await
+    }
+
+    async fn delete(&self, collection: &str, selector: Selector) -> Result<u64> {
+        if collection.ends_with("-files") && self.1.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Corrupt, "broken for the test").with_code("broken"));
+        }
+        self.0.delete(collection, selector).await
+    }
+
+    async fn search(&self, collection: &str, queries: &[VectorQuery]) -> Result<Vec<Vec<VectorHit>>> {
+        self.0.search(collection, queries).await
+    }
+
+    async fn scan(&self, collection: &str, after: Option<&str>, limit: usize) -> Result<Page<VectorRecord>> {
+        self.0.scan(collection, after, limit).await
+    }
+
+    async fn count(&self, collection: &str) -> Result<u64> {
+        self.0.count(collection).await
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_breaks_off_leaves_no_file_without_its_passages() {
+    let (folder, away) = (folder(), tempfile::tempdir().unwrap());
+    let (here, there) = (folder.path().join("bakery.txt"), away.path().join("bakery.txt"));
+    let store = Arc::new(Breaking::default());
+    let bench = bench("", Arc::clone(&store) as _, Arc::new(HashedEmbedding::default())).await;
+    let ingest = json!({"action": "ingest", "docs": folder.path()});
+    let first = bench.run(ingest.clone()).await;
+
+    fs::copy(&here, &there).unwrap();
+    fs::remove_file(&here).unwrap();
+    store.1.store(true, Ordering::SeqCst);
+    bench.fails_with(ingest.clone(), "broken").await;
+    store.1.store(false, Ordering::SeqCst);
+    fs::copy(&there, &here).unwrap();
+    let second = bench.run(ingest).await;
+    assert_eq!((&second["files"], &second["passages"]), (&first["files"], &first["passages"]), "{second}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_too_large_is_read_under_a_larger_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("small.md", CRANE.to_owned()), ("large.md", filler())] {
+        fs::write(folder.path().join(name), text).unwrap();
+        // Long ago: nothing but the limit is a reason to look again.
+        let file = fs::File::options().append(true).open(folder.path().join(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    }
+    let vectors: Arc<dyn VectorStore> = Arc::new(MemoryVectorStore::new());
+    for (max_file_bytes, files) in [(100, 1), (16 << 20, 2)] {
+        let documents = DocumentsOptions { max_file_bytes, ..DocumentsOptions::default() };
+        let options = AgentsOptions { documents, ..AgentsOptions::default() };
+        let bench = allowed("", Arc::clone(&vectors), Arc::new(HashedEmbedding::default()), options).await;
+        let report = bench.run(json!({"action": "ingest", "docs": folder.path()})).await;
+        assert_eq!(report["files"], json!(files), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_is_forgotten() {
+    let (folder, bench) = (folder(), plain("").await);
+    let place = folder.path().to_owned();
+    bench.run(json!({"action": "ingest", "docs": place})).await;
+    assert_eq!(bench.vectors.count("documents").await.unwrap(), 1);
+    folder.close().unwrap();
+    bench.fails_with(json!({"text": QUESTION}), "no_documents").await;
+    assert_eq!(bench.vectors.count("documents").await.unwrap(), 0);
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("a.md"), CRANE).unwrap();
+    assert_eq!(bench.run(json!({"action": "ingest", "docs": place})).await["passages"], json!(1));
+    fs::remove_dir_all(&place).unwrap();
+}
+
 #[tokio::test]
 async fn many_calls_at_once_on_one_folder_agree() {
     let (folder, bench) = (folder(), plain("It lifts 37 tonnes.").await);
@@ -201,6 +317,7 @@ async fn faults_say_what_to_do() -> Result<()> {
     for (input, path) in [
         (json!({}), "/input/text"),
         (json!({"text": "  "}), "/input/text"),
+        (json!({"text": "ü".repeat(4_001)}), "/input/text"),
         (json!({"action": "ingest"}), "/input/docs"),
         (json!({"text": "a", "limit": 0}), "/input/limit"),
         (json!({"text": "a", "threshold": 2}), "/input/threshold"),

@@ -36,7 +36,7 @@ pub struct Assignment {
     pub agent: Option<String>,
     /// Its score, 0 to 1; 0 where there is none.
     pub score: f32,
-    /// The best agents with their scores, best first.
+    /// The best agents with their scores, best first: at most `limit`, and none without a claim to the text.
     pub candidates: Vec<Ranked>,
 }
 
@@ -64,7 +64,7 @@ impl TypedAgent for Coordinator {
     fn descriptor(&self) -> AgentDescriptor {
         AgentDescriptor::new(Self::NAME)
             .version(env!("CARGO_PKG_VERSION"))
-            .description("Finds the best agent for a task described in free text, by capability and by meaning, with the scores of all candidates.")
+            .description("Finds the best agent for a task described in free text, by capability and by meaning, with the scores of the best candidates.")
             .capabilities(["task_routing", "agent_selection", "capability_matching"])
             .place(Phase::Critical, 10302)
             .effects(Effects::None)

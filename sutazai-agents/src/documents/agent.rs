@@ -7,13 +7,14 @@ use sutazai_core::{
     Error, ErrorKind, Fault, Result,
     agent::{AgentDescriptor, AgentError, ModelRole, Phase, TypedAgent},
     context::Context,
+    model::Sampling,
     resource::ResourceRequest,
 };
 
 use super::{
     Action, Answer, Citation, DocumentsInput, DocumentsOptions, DocumentsOutput, EvidenceOptions, Hit, Hits, Ingested,
     Timings, Tokens, Warning,
-    answer::{NOT_FOUND, citations, grounded, prompt, stands},
+    answer::{NOT_FOUND, Wording, citations, grounded, prompt, stands},
     blocking,
     evidence::{Evidence, evidence},
     library::{Library, Snapshot},
@@ -24,8 +25,10 @@ use super::{
 
 /// Passages in which evidence is looked for.
 const PASSAGES: usize = 8;
-/// Tokens of an answer.
+/// Tokens of an answer where neither the call nor the operator says.
 const MAX_TOKENS: u32 = 96;
+/// Letters of a question: more than any model reads of it.
+const LONGEST: usize = 4_000;
 /// Warnings in an output; a folder of pictures would give thousands.
 const WARNINGS: usize = 100;
 
@@ -57,14 +60,18 @@ impl DocumentManager {
         context.progress(Some(0.0), "looking at the documents that were read before");
         let mut snapshots = Vec::new();
         for known in manifest::roots(context.vectors()?.as_ref()).await? {
-            let options = Arc::clone(&self.options);
-            let opened = match blocking(move || Root::open(&known.root, &options)).await {
+            let (place, options) = (known.root.clone(), Arc::clone(&self.options));
+            let opened = match blocking(move || Root::open(&place, &options)).await {
                 Ok(root) => self.library.open(context, root).await,
-                Err(gone) => Err(gone),
+                Err(error) => Err(error),
             };
             match opened {
                 Ok(snapshot) => snapshots.push(snapshot),
-                // What was read once may be gone, or empty, or no longer allowed; that is no fault of this question.
+                // Nobody else would ever drop its index.
+                Err(error) if error.kind() == ErrorKind::NotFound && error.code() == "docs_not_found" => {
+                    self.library.forget(context, &known).await?;
+                }
+                // What was read once may be empty, or no longer allowed; that is no fault of this question.
                 Err(error) if matches!(error.code(), "docs_not_found" | "docs_not_allowed" | "no_documents") => {}
                 Err(error) => return Err(error),
             }
@@ -116,7 +123,13 @@ impl DocumentManager {
         context.progress(Some(0.85), format!("answering from {}:{}", best.path, best.start_line));
         let generating = Instant::now();
         let model = context.models().chat(input.model.as_deref())?.info().name.clone();
-        let request = prompt(question, &found, input.model.clone(), input.max_tokens.unwrap_or(MAX_TOKENS));
+        let sampled = |temperature| Sampling { temperature, ..Sampling::GREEDY };
+        let how = Wording {
+            model: input.model.clone(),
+            sampling: self.options.temperature.map_or(Sampling::GREEDY, sampled),
+            max_tokens: input.max_tokens.or(self.options.max_tokens).unwrap_or(MAX_TOKENS),
+        };
+        let request = prompt(question, &found, how);
         let reply = context.chat(request).await?;
         let (text, by) = grounded(&reply.text, question, &found);
         answer.answer = text;
@@ -195,6 +208,8 @@ impl TypedAgent for DocumentManager {
             Action::Search => check(!is_blank(&input.text), "/text", "words to search for are needed"),
             Action::Ingest => check(!is_blank(&input.docs), "/docs", "a file or a folder is needed"),
         }
+        let is_long = input.text.as_ref().is_some_and(|text| text.chars().nth(LONGEST).is_some());
+        check(!is_long, "/text", "at most 4000 characters are allowed");
         check(input.docs.is_none() || !is_blank(&input.docs), "/docs", "this names no file or folder");
         check(input.limit.is_none_or(|limit| (1..=200).contains(&limit)), "/limit", "1 to 200 are allowed");
         check(input.threshold.is_none_or(|least| (0.0..=1.0).contains(&least)), "/threshold", "0 to 1 are allowed");

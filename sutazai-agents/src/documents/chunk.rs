@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 
+use crate::text::{Fence, Line};
+
 /// Tokens in a chunk: pieces are joined up to the first figure, and a paragraph is kept whole up to the second. all-MiniLM-L6-v2 was trained on 128
 /// tokens and reads 256.
 const TOKENS: std::ops::Range<usize> = 120..220;
 
 /// Counts what the chunks of a text look like; a change makes every index be built anew.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +19,27 @@ pub(super) struct Chunk {
     pub start_line: u32,
     /// The last of its lines.
     pub end_line: u32,
-    /// The Markdown headings above it, outermost first.
-    pub heading: String,
+    /// The Markdown headings above it, outermost first; not those it holds itself.
+    pub headings: Vec<Heading>,
+    /// Whether it begins within fenced code.
+    #[serde(default)]
+    pub fence: Fence,
     /// The text of its lines, without the white space around.
     pub text: String,
+}
+
+/// A Markdown heading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Heading {
+    /// 1 to 6.
+    pub level: usize,
+    pub title: String,
 }
 
 impl Chunk {
     /// What is embedded and indexed: a piece is about what its headings say.
     pub(super) fn in_context(&self) -> String {
-        if self.heading.is_empty() { self.text.clone() } else { format!("{}\n{}", self.heading, self.text) }
+        if self.headings.is_empty() { self.text.clone() } else { format!("{}\n{}", trail(&self.headings), self.text) }
     }
 }
 
@@ -40,23 +53,19 @@ pub(super) fn chunks(name: &str, text: &str) -> Vec<Chunk> {
     } else {
         TextSplitter::new(config()).chunk_indices(text).collect()
     };
-    let headings = if is_markdown { headings(text) } else { Vec::new() };
+    let mut above = is_markdown.then(|| Above::new(text));
     pieces
         .into_iter()
         .filter(|(_, piece)| !piece.trim().is_empty())
         .map(|(at, piece)| {
             let start = at + (piece.len() - piece.trim_start().len());
             let piece = piece.trim();
-            let heading = headings
-                .iter()
-                .rev()
-                .find(|(from, _)| *from < start)
-                .map(|(_, trail)| trail.clone())
-                .unwrap_or_default();
+            let (headings, fence) = above.as_mut().map(|above| above.at(start)).unwrap_or_default();
             Chunk {
                 start_line: lines.of_byte(start),
                 end_line: lines.of_byte(start + piece.len() - 1),
-                heading,
+                headings,
+                fence,
                 text: piece.to_owned(),
             }
         })
@@ -72,9 +81,24 @@ pub(super) fn is_markdown(name: &str) -> bool {
 /// Between the headings of a trail.
 pub(super) const TRAIL: &str = " › ";
 
-/// A heading below others.
-pub(super) fn join(above: &str, title: &str) -> String {
-    if above.is_empty() { title.to_owned() } else { format!("{above}{TRAIL}{title}") }
+/// Headings in one line.
+pub(super) fn trail(headings: &[Heading]) -> String {
+    headings.iter().map(|heading| heading.title.as_str()).collect::<Vec<_>>().join(TRAIL)
+}
+
+/// Goes on below `heading`: those of its level and lower ones end there.
+pub(super) fn enter(headings: &mut Vec<Heading>, heading: Heading) {
+    headings.retain(|above| above.level < heading.level);
+    headings.push(heading);
+}
+
+/// The heading that a line is, unless it stands in code.
+pub(super) fn heading(line: &str) -> Option<Heading> {
+    let level = line.bytes().take_while(|b| *b == b'#').count();
+    let rest = line.get(level..)?;
+    let title = rest.trim().trim_end_matches('#').trim_end();
+    let is_heading = (1..=6).contains(&level) && rest.starts_with([' ', '\t']);
+    is_heading.then(|| Heading { level, title: title.to_owned() })
 }
 
 /// Where the lines of a text begin.
@@ -111,22 +135,40 @@ impl ChunkSizer for Approximate {
     }
 }
 
-/// Each heading's first byte with the trail of headings it stands under, itself included. Fenced code has no headings.
-fn headings(text: &str) -> Vec<(usize, String)> {
-    let (mut found, mut trail) = (Vec::new(), Vec::<(usize, &str)>::new());
-    let (mut at, mut fenced) = (0, false);
-    for line in text.split_inclusive('\n') {
-        let level = line.bytes().take_while(|b| *b == b'#').count();
-        if line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~") {
-            fenced = !fenced;
-        } else if !fenced && (1..=6).contains(&level) && line[level..].starts_with(' ') {
-            trail.retain(|(above, _)| *above < level);
-            trail.push((level, line[level..].trim().trim_end_matches('#').trim_end()));
-            found.push((at, trail.iter().map(|(_, title)| *title).collect::<Vec<_>>().join(TRAIL)));
-        }
-        at += line.len();
+/// Reads a Markdown text once, from the top, and tells what its places stand under.
+struct Above<'a> {
+    lines: std::str::SplitInclusive<'a, char>,
+    /// The first byte of the next line.
+    next: usize,
+    headings: Vec<Heading>,
+    fence: Fence,
+}
+
+impl<'a> Above<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { lines: text.split_inclusive('\n'), next: 0, headings: Vec::new(), fence: Fence::default() }
     }
-    found
+
+    /// The headings above byte `at`, and whether it is within code; later calls ask for later bytes.
+    fn at(&mut self, at: usize) -> (Vec<Heading>, Fence) {
+        let mut peek = self.lines.clone();
+        while let Some(line) = peek.next().filter(|line| self.next + line.len() <= at) {
+            if self.fence.read(line) == Line::Prose
+                && let Some(heading) = heading(line)
+            {
+                enter(&mut self.headings, heading);
+            }
+            self.next += line.len();
+            self.lines = peek.clone();
+        }
+        let mut headings = self.headings.clone();
+        // A piece that begins with a heading holds it, and stands beside or above the sections before it.
+        let begins = self.lines.clone().next().filter(|_| self.next == at && self.fence == Fence::default());
+        if let Some(own) = begins.and_then(heading) {
+            headings.retain(|above| above.level < own.level);
+        }
+        (headings, self.fence)
+    }
 }
 
 #[cfg(test)]
@@ -157,8 +199,27 @@ mod tests {
         let chunks = check("notes.md", &text);
         let crane = chunks.iter().find(|chunk| chunk.text.contains("37 tonnes")).unwrap();
         assert!(crane.start_line >= 64 && crane.end_line <= 71, "{crane:?}");
-        assert!(chunks.last().unwrap().heading == "Notes › Cranes");
+        assert_eq!(trail(&chunks.last().unwrap().headings), "Notes › Cranes");
         check("notes.txt", &text);
+    }
+
+    #[test]
+    fn a_section_does_not_stand_under_its_sibling() {
+        let filler = "The weather was calm and nothing else was written down that day.\n".repeat(12);
+        let text = format!("# Port\n\n## Cranes\n\n{filler}\n## Locks\n\n{filler}\n# Town\n\n{filler}");
+        let chunks = check("port.md", &text);
+        let under = |start: &str| {
+            let chunk = chunks.iter().find(|chunk| chunk.text.starts_with(start)).unwrap();
+            trail(&chunk.headings)
+        };
+        assert_eq!((under("## Locks").as_str(), under("# Town").as_str()), ("Port", ""));
+        let code = format!("# A\n\n```\n{}```\n", "# a comment that goes on for a while\n".repeat(60));
+        let chunks = check("code.md", &code);
+        assert!(
+            chunks.len() > 1
+                && chunks.iter().all(|chunk| trail(&chunk.headings) != "a comment that goes on for a while")
+        );
+        assert!(chunks.last().unwrap().fence != Fence::default());
     }
 
     #[test]

@@ -96,11 +96,18 @@ impl Corpus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Fence;
 
     fn stored(path: &str, text: &str) -> Stored {
         Stored {
             path: path.into(),
-            chunk: Chunk { start_line: 1, end_line: 1, heading: String::new(), text: text.into() },
+            chunk: Chunk {
+                start_line: 1,
+                end_line: 1,
+                headings: Vec::new(),
+                fence: Fence::default(),
+                text: text.into(),
+            },
         }
     }
 

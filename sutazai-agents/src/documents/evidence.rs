@@ -7,11 +7,11 @@ use sutazai_core::{Result, context::Context};
 
 use super::{
     blocking,
-    chunk::{TRAIL, is_markdown, join},
+    chunk::{TRAIL, enter, heading, is_markdown, trail},
     library::Snapshot,
     retrieve::Passage,
 };
-use crate::text::{Terms, coverage, sentences};
+use crate::text::{Fence, Line, Terms, coverage, sentences_from};
 
 /// When a sentence counts as evidence. Its support is `meaning` · nearness + (1 − `meaning`) · words: nearness is the cosine of the question to the
 /// sentence under its heading, mixed with that to its passage; words is the share of the question's words, rare ones counting more, that the sentence
@@ -38,6 +38,9 @@ impl Default for EvidenceOptions {
 /// Sentences that are embedded for one question, those with the most words of the question in the best passages: a model reads some hundred short
 /// sentences a second on two cores.
 const EMBEDDED: usize = 12;
+
+/// Letters of a sentence that are embedded.
+const EMBEDDED_CHARS: usize = 240;
 
 /// How much of a sentence's nearness is that of its passage: `They are kept there.` means what is said around it.
 const AROUND: f32 = 0.3;
@@ -126,33 +129,42 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 fn of_passage(passage: &Passage) -> Vec<Sentence> {
     let (path, chunk) = (&passage.stored.path, &passage.stored.chunk);
     let line = |at: usize| chunk.start_line + u32::try_from(chunk.text[..at].matches('\n').count()).unwrap_or(0);
-    let mut heading = chunk.heading.clone();
+    let is_prose = if is_markdown(path) { prose(&chunk.text, chunk.fence) } else { Vec::new() };
+    let mut headings = chunk.headings.clone();
     let mut found = Vec::new();
-    for range in sentences(&chunk.text) {
-        let text = squeeze(&chunk.text[range.clone()]);
-        if is_markdown(path) && text.starts_with('#') {
-            heading = join(&chunk.heading, text.trim_matches(['#', ' ']));
+    for range in sentences_from(&chunk.text, chunk.fence) {
+        let text = &chunk.text[range.clone()];
+        let start_line = line(range.start);
+        let own = heading(text).filter(|_| is_prose.get((start_line - chunk.start_line) as usize) == Some(&true));
+        if let Some(own) = own {
+            enter(&mut headings, own);
             continue;
         }
         found.push(Sentence {
             snapshot: passage.snapshot,
             path: path.clone(),
-            start_line: line(range.start),
+            start_line,
             end_line: line(range.end),
-            text,
-            heading: heading.clone(),
+            text: squeeze(text),
+            heading: trail(&headings),
             support: 0.0,
         });
     }
     found
 }
 
+/// Which lines of a text are not code.
+fn prose(text: &str, mut fence: Fence) -> Vec<bool> {
+    text.split('\n').map(|line| fence.read(line) == Line::Prose).collect()
+}
+
 impl Sentence {
-    /// What is embedded of it.
+    /// What is embedded of it. Cut, because a batch costs as much as its longest text in every place.
     fn under_heading(&self) -> String {
+        let text = self.text.chars().take(EMBEDDED_CHARS);
         match self.heading.rsplit(TRAIL).next().filter(|title| !title.is_empty()) {
-            Some(title) => format!("{title}: {}", self.text),
-            None => self.text.clone(),
+            Some(title) => format!("{title}: ").chars().chain(text).collect(),
+            None => text.collect(),
         }
     }
 }
@@ -167,18 +179,23 @@ mod tests {
     use std::sync::Arc;
 
     use super::{
-        super::{chunk::Chunk, corpus::Stored},
+        super::{
+            chunk::{Chunk, Heading},
+            corpus::Stored,
+        },
         *,
     };
 
     #[test]
     fn sentences_know_their_lines() {
-        let text = "First one.\nSecond\nhas two lines. Third.\n\n## Sub\n\nFourth.";
-        let chunk = Chunk { start_line: 10, end_line: 16, heading: "Head".into(), text: text.into() };
+        let text = "First one.\nSecond\nhas two lines. Third.\n\n## Sub\n\nFourth.\n\n```\n# a comment\n```\n\n## Next\n\nFifth.";
+        let headings = vec![Heading { level: 1, title: "Head".into() }];
+        let chunk = Chunk { start_line: 10, end_line: 24, headings, fence: Fence::default(), text: text.into() };
         let passage =
             Passage { snapshot: 0, stored: Arc::new(Stored { path: "a.md".into(), chunk }), score: 1.0, nearness: 1.0 };
-        let found: Vec<_> =
-            of_passage(&passage).into_iter().map(|s| (s.start_line, s.end_line, s.under_heading())).collect();
+        let found = of_passage(&passage);
+        assert_eq!(found.last().unwrap().heading, "Head › Next", "a sibling ends a section");
+        let found: Vec<_> = found.into_iter().map(|s| (s.start_line, s.end_line, s.under_heading())).collect();
         assert_eq!(
             found,
             [
@@ -186,6 +203,8 @@ mod tests {
                 (11, 12, "Head: Second has two lines.".into()),
                 (12, 12, "Head: Third.".into()),
                 (16, 16, "Sub: Fourth.".into()),
+                (19, 19, "Sub: # a comment".into()),
+                (24, 24, "Next: Fifth.".into()),
             ]
         );
     }

@@ -7,7 +7,14 @@ use std::{
 
 use sutazai_core::{Result, context::Context};
 
-use super::{DocumentsOptions, Warning, corpus::Corpus, index::Index, source::Root, sync};
+use super::{
+    DocumentsOptions, Warning,
+    corpus::Corpus,
+    index::Index,
+    manifest::{Collections, RootRecord},
+    source::Root,
+    sync,
+};
 
 /// Indexes by root, the least recently used given up beyond the memory bound; what is given up is read back from the vector store.
 pub(super) struct Library {
@@ -55,6 +62,15 @@ impl Library {
         drop(slot);
         self.used(&id, corpus.bytes());
         Ok(Snapshot { root, chunks, corpus, report, warnings })
+    }
+
+    /// Drops what is kept of a root that is gone.
+    pub(super) async fn forget(&self, context: &Context, known: &RootRecord) -> Result<()> {
+        let collections = Collections::of(&known.place());
+        let slot = self.slot(&collections.id);
+        let mut guard = slot.lock().await;
+        *guard = None;
+        collections.drop_all(context.vectors()?.as_ref()).await
     }
 
     fn slot(&self, id: &str) -> Arc<tokio::sync::Mutex<Option<Index>>> {

@@ -1,10 +1,10 @@
 //! What the vector store knows about a root: which files it has read, and in which state.
 //!
 //! Three kinds of collection: `documents` lists the roots, `docs-ID-files` the files of one, `docs-ID` holds its chunks. The first two have one
-//! dimension and are only ever scanned. A file's record is written before its chunks as pending and again after them as done: what a crash leaves
-//! half done is found pending and done again.
+//! dimension and are only ever scanned. A file's record is written before its chunks as pending and again after them as done, and is pending again
+//! before its chunks are removed: what a crash leaves half done is found pending and done again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -42,7 +42,7 @@ pub(super) struct FileRecord {
     pub path: String,
     pub size: u64,
     pub modified_ns: i64,
-    /// When it was read, in milliseconds.
+    /// When it was read, in milliseconds; 0 where what was found then need not hold next time.
     pub read_ms: i64,
     /// Of its bytes; empty while its chunks are being written.
     pub hash: String,
@@ -52,12 +52,26 @@ pub(super) struct FileRecord {
     pub skipped: Option<String>,
 }
 
+impl FileRecord {
+    /// The same while its chunks change.
+    pub(super) fn pending(&self) -> Self {
+        Self { hash: String::new(), skipped: None, ..self.clone() }
+    }
+}
+
 /// The collections of one root.
 #[derive(Clone, Debug)]
 pub(super) struct Collections {
     pub chunks: String,
     pub files: String,
-    id: String,
+    pub id: String,
+}
+
+impl RootRecord {
+    /// The file or folder, whether it is still there or not.
+    pub(super) fn place(&self) -> Root {
+        Root { path: PathBuf::from(&self.root), is_folder: self.is_folder }
+    }
 }
 
 impl Collections {
@@ -78,13 +92,8 @@ impl Collections {
         store.create_collection(ROOTS, &CollectionSpec { dimension: 1 }).await?;
         let known = roots(store).await?.into_iter().find(|known| known.root == record.root);
         let stale = known.as_ref().is_some_and(|known| *known != record);
-        if stale {
-            // The list forgets the root first: a crash in between finds it unknown and drops what is left.
-            store.delete(ROOTS, Selector::Ids(vec![self.id.clone()])).await?;
-        }
         if known.is_none() || stale {
-            store.drop_collection(&self.chunks).await?;
-            store.drop_collection(&self.files).await?;
+            self.drop_all(store).await?;
         }
         store.create_collection(&self.chunks, &CollectionSpec { dimension: model.dimension }).await?;
         store.create_collection(&self.files, &CollectionSpec { dimension: 1 }).await?;
@@ -92,6 +101,14 @@ impl Collections {
             store.upsert(ROOTS, vec![marker(self.id.clone(), &record)?]).await?;
         }
         Ok(())
+    }
+
+    /// Drops everything that is kept of the root.
+    pub(super) async fn drop_all(&self, store: &dyn VectorStore) -> Result<()> {
+        // The list forgets the root first: a crash in between finds it unknown and drops what is left when it is read again.
+        store.delete(ROOTS, Selector::Ids(vec![self.id.clone()])).await?;
+        store.drop_collection(&self.chunks).await?;
+        store.drop_collection(&self.files).await
     }
 
     /// The manifest.
@@ -130,18 +147,27 @@ impl Collections {
         store.upsert(&self.files, records).await
     }
 
-    /// Removes the chunks of `file` from number `from` on.
-    pub(super) async fn trim(&self, store: &dyn VectorStore, file: &FileRecord, from: u32) -> Result<()> {
-        let ids: Vec<_> = (from..file.chunks).map(|number| chunk_id(&file.path, number)).collect();
+    /// Removes the chunks of files, each from a number on, at once.
+    pub(super) async fn trim<'a>(
+        &self,
+        store: &dyn VectorStore,
+        files: impl IntoIterator<Item = (&'a FileRecord, u32)>,
+    ) -> Result<()> {
+        let ids_of =
+            |(file, from): (&'a FileRecord, u32)| (from..file.chunks).map(|number| chunk_id(&file.path, number));
+        let ids: Vec<_> = files.into_iter().flat_map(ids_of).collect();
         if !ids.is_empty() {
             store.delete(&self.chunks, Selector::Ids(ids)).await?;
         }
         Ok(())
     }
 
-    /// Forgets files whose chunks are gone.
-    pub(super) async fn forget(&self, store: &dyn VectorStore, paths: &[String]) -> Result<()> {
-        let ids = paths.iter().map(|path| file_id(path)).collect();
+    /// Removes files that are gone with their chunks.
+    pub(super) async fn remove(&self, store: &dyn VectorStore, files: &[FileRecord]) -> Result<()> {
+        let pending: Vec<_> = files.iter().map(FileRecord::pending).collect();
+        self.put_files(store, &pending).await?;
+        self.trim(store, files.iter().map(|file| (file, 0))).await?;
+        let ids = files.iter().map(|file| file_id(&file.path)).collect();
         store.delete(&self.files, Selector::Ids(ids)).await.map(drop)
     }
 }

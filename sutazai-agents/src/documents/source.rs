@@ -13,6 +13,9 @@ use sutazai_core::{Error, ErrorKind, Result};
 
 use super::{DocumentsOptions, Warning};
 
+/// Where files are made up by the kernel: devices, processes with their secrets.
+const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
+
 /// A file or a folder of documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Root {
@@ -39,7 +42,11 @@ pub(super) enum Content {
         hash: String,
     },
     /// Not a document, and why.
-    Skipped(String),
+    Skipped {
+        why: String,
+        /// Whether that holds as long as the file does not change.
+        lasting: bool,
+    },
 }
 
 impl Root {
@@ -57,15 +64,15 @@ impl Root {
             };
             Error::new(kind, message).with_code("docs_not_found").during("open").about(docs).because(error)
         })?;
+        let refused = |message: &'static str| {
+            Error::new(ErrorKind::Invalid, message).with_code("docs_not_allowed").during("open").about(docs)
+        };
+        if SYSTEM.iter().any(|system| path.starts_with(system)) {
+            return Err(refused("this is the system's own view of itself, not documents; name another place"));
+        }
         let allowed = |root: &PathBuf| fs::canonicalize(root).is_ok_and(|root| path.starts_with(root));
         if !options.roots.is_empty() && !options.roots.iter().any(allowed) {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "it lies outside the folders that this server may read; ask its operator to allow it",
-            )
-            .with_code("docs_not_allowed")
-            .during("open")
-            .about(docs));
+            return Err(refused("it lies outside the folders that this server may read; ask its operator to allow it"));
         }
         let is_folder = path.is_dir();
         Ok(Self { path, is_folder })
@@ -85,9 +92,10 @@ impl Root {
 /// Every file below `root` that is not hidden and not ignored, by name. Blocks.
 pub(super) fn walk(root: &Root, warnings: &mut Vec<Warning>) -> Vec<Found> {
     // The ignore files of a folder count, those of the folders around it do not: what the user names is what is read.
-    let walker = WalkBuilder::new(&root.path).parents(false).git_global(false).follow_links(false).build();
+    let mut walker = WalkBuilder::new(&root.path);
+    walker.parents(false).git_global(false).require_git(false).follow_links(false).same_file_system(true);
     let mut found = Vec::new();
-    for entry in walker {
+    for entry in walker.build() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
@@ -95,10 +103,19 @@ pub(super) fn walk(root: &Root, warnings: &mut Vec<Warning>) -> Vec<Found> {
                 continue;
             }
         };
-        if !entry.file_type().is_some_and(|kind| kind.is_file()) {
+        let Some(kind) = entry.file_type() else { continue };
+        let name = name_of(&root.path, entry.path());
+        if kind.is_symlink() {
+            warnings.push(Warning::new(name, "skipped, it is a symbolic link; name what it points to instead"));
             continue;
         }
-        let name = name_of(&root.path, entry.path());
+        if !kind.is_file() {
+            continue;
+        }
+        if entry.path().to_str().is_none() {
+            warnings.push(Warning::new(name, "skipped, its name is not UTF-8; rename it"));
+            continue;
+        }
         match entry.metadata() {
             Ok(metadata) => {
                 let since =
@@ -123,13 +140,20 @@ fn name_of(root: &Path, path: &Path) -> String {
 
 /// Reads a file as UTF-8. Blocks.
 pub(super) fn read(found: &Found, options: &DocumentsOptions) -> Content {
-    match bytes(&found.path, options.max_file_bytes) {
+    // The limit and the rights to a file change without the file.
+    let skipped = |why: String, lasting| Content::Skipped { why: format!("skipped, {why}"), lasting };
+    let limit = options.max_file_bytes;
+    let too_large = || skipped(format!("it is larger than {limit} bytes"), false);
+    if found.size > limit {
+        return too_large();
+    }
+    match bytes(&found.path, limit) {
         Ok(Some(bytes)) => match text(&bytes) {
             Ok(text) => Content::Text { hash: digest(&bytes), text },
-            Err(why) => Content::Skipped(format!("skipped, {why}")),
+            Err(why) => skipped(why.to_owned(), true),
         },
-        Ok(None) => Content::Skipped(format!("skipped, it is larger than {} bytes", options.max_file_bytes)),
-        Err(error) => Content::Skipped(format!("skipped, it cannot be read: {error}")),
+        Ok(None) => too_large(),
+        Err(error) => skipped(format!("it cannot be read: {error}"), false),
     }
 }
 
@@ -165,10 +189,21 @@ mod tests {
     #[test]
     fn a_folder_is_walked_in_order_and_hidden_files_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b.md", "a.txt", ".hidden", "sub/c.rs", "sub/.d", "skipme.log", ".ignore"] {
+        for (name, text) in [
+            ("b.md", "x"),
+            ("a.txt", "x"),
+            (".hidden", "x"),
+            ("sub/c.rs", "x"),
+            ("sub/.d", "x"),
+            ("skipme.log", "x"),
+            ("built.txt", "x"),
+            (".ignore", "*.log"),
+            // It counts without a repository.
+            (".gitignore", "built.*"),
+        ] {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, if name == ".ignore" { "*.log" } else { "x" }).unwrap();
+            fs::write(path, text).unwrap();
         }
         let root = Root::open(folder.path().to_str().unwrap(), &DocumentsOptions::default()).unwrap();
         let mut warnings = Vec::new();
@@ -183,6 +218,24 @@ mod tests {
         assert_eq!(file.file("c.rs"), found[0].path);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn links_and_odd_names_are_told() {
+        use std::os::unix::{ffi::OsStrExt, fs::symlink};
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.md"), "x").unwrap();
+        symlink("a.md", folder.path().join("link.md")).unwrap();
+        fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"b\xff.md")), "x").unwrap();
+        let root = Root::open(folder.path().to_str().unwrap(), &DocumentsOptions::default()).unwrap();
+        let mut warnings = Vec::new();
+        assert_eq!(walk(&root, &mut warnings).len(), 1);
+        warnings.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(
+            warnings.iter().map(|warning| warning.path.as_str()).collect::<Vec<_>>(),
+            ["b\u{fffd}.md", "link.md"]
+        );
+    }
+
     #[test]
     fn only_utf8_text_within_the_limit_is_a_document() {
         let folder = tempfile::tempdir().unwrap();
@@ -193,7 +246,7 @@ mod tests {
             read(&found, &DocumentsOptions { max_file_bytes: 100, ..DocumentsOptions::default() })
         };
         let skipped = |bytes: &[u8], why: &str| match read_back(bytes) {
-            Content::Skipped(reason) => assert!(reason.contains(why), "{reason}"),
+            Content::Skipped { why: reason, .. } => assert!(reason.contains(why), "{reason}"),
             Content::Text { .. } => panic!("{bytes:?} is no document"),
         };
         skipped(b"a\0b", "binary");
@@ -210,6 +263,10 @@ mod tests {
         assert_eq!(Root::open(outside.path().to_str().unwrap(), &options).unwrap_err().code(), "docs_not_allowed");
         let sly = inside.path().join("../").join(outside.path().file_name().unwrap());
         assert_eq!(Root::open(sly.to_str().unwrap(), &options).unwrap_err().code(), "docs_not_allowed");
+        for system in ["/proc/self", "/dev"].into_iter().filter(|place| Path::new(place).exists()) {
+            let refused = Root::open(system, &DocumentsOptions::default()).unwrap_err();
+            assert_eq!(refused.code(), "docs_not_allowed");
+        }
         assert_eq!(Root::open("/no/such/place", &options).unwrap_err().code(), "docs_not_found");
     }
 }

@@ -122,12 +122,8 @@ async fn remove_missing(store: &dyn VectorStore, index: &mut Index, found: &[Fou
     if gone.is_empty() {
         return Ok(0);
     }
-    for path in &gone {
-        if let Some(file) = index.files.get(path) {
-            index.collections.trim(store, file, 0).await?;
-        }
-    }
-    index.collections.forget(store, &gone).await?;
+    let files: Vec<_> = gone.iter().filter_map(|path| index.files.get(path).cloned()).collect();
+    index.collections.remove(store, &files).await?;
     let documents =
         gone.iter().filter_map(|path| index.files.remove(path)).filter(|file| file.skipped.is_none()).count();
     change_corpus(index, gone, Vec::new()).await?;
@@ -178,9 +174,11 @@ fn refresh(found: &Found, known: Option<&FileRecord>, read_ms: i64, options: &Do
         skipped: None,
     };
     match read(found, options) {
-        Content::Skipped(why) => {
+        Content::Skipped { why, lasting } => {
+            record.read_ms = if lasting { read_ms } else { 0 };
+            let is_known = known.is_some_and(|known| known.skipped.as_ref() == Some(&why));
             record.skipped = Some(why);
-            Fresh { record, chunks: Some(Vec::new()) }
+            Fresh { record, chunks: (!is_known).then(Vec::new) }
         }
         Content::Text { hash, .. } if known.is_some_and(|known| known.hash == hash) => {
             record.chunks = known.map_or(0, |known| known.chunks);
@@ -210,17 +208,19 @@ async fn write_group(
     let mut added = Vec::new();
     let mut numbers = Vec::new();
     let mut done = Vec::new();
-    for Fresh { record, chunks } in group {
+    for (turn, Fresh { record, chunks }) in group.into_iter().enumerate() {
         if let Some(chunks) = chunks {
             let most = index.files.get(&record.path).map_or(0, |known| known.chunks).max(record.chunks);
-            pending.push(FileRecord { hash: String::new(), skipped: None, chunks: most, ..record.clone() });
-            stale.push((record.path.clone(), record.chunks, most));
+            pending.push(FileRecord { chunks: most, ..record.pending() });
+            stale.push((record.path.clone(), record.chunks));
             for (number, chunk) in (0_u32..).zip(chunks) {
                 added.push((chunk_id(&record.path, number), Stored { path: record.path.clone(), chunk }));
-                numbers.push(before + done.len() + 1);
+                numbers.push(before + turn + 1);
             }
         }
-        done.push(record);
+        if index.files.get(&record.path) != Some(&record) {
+            done.push(record);
+        }
     }
     index.collections.put_files(store, &pending).await?;
     for (batch, numbers) in added.chunks(BATCH).zip(numbers.chunks(BATCH)) {
@@ -237,9 +237,7 @@ async fn write_group(
             .collect::<Result<Vec<_>>>()?;
         store.upsert(&index.collections.chunks, records).await?;
     }
-    for (record, (_, from, _)) in pending.iter().zip(&stale) {
-        index.collections.trim(store, record, *from).await?;
-    }
+    index.collections.trim(store, pending.iter().zip(stale.iter().map(|(_, from)| *from))).await?;
     index.collections.put_files(store, &done).await?;
     let changed = stale.into_iter().map(|(path, ..)| path).collect();
     index.files.extend(done.into_iter().map(|record| (record.path.clone(), record)));

@@ -14,8 +14,9 @@ pub struct DocumentsInput {
     /// What to do; otherwise `ask`.
     #[serde(default)]
     pub action: Action,
-    /// The question or the words to search for.
+    /// The question or the words to search for, at most 4,000 characters.
     #[serde(default)]
+    #[schemars(length(max = 4_000))]
     pub text: Option<String>,
     /// The file or folder, as the server sees it; without it the documents that were read before.
     #[serde(default)]
@@ -28,7 +29,7 @@ pub struct DocumentsInput {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: Option<f32>,
-    /// Tokens of an answer at most: 1 to 1,024, otherwise 96.
+    /// Tokens of an answer at most: 1 to 1,024, otherwise the operator's setting, or 96.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub max_tokens: Option<u32>,

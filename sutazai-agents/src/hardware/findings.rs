@@ -74,10 +74,10 @@ pub(super) fn of(hardware: &Hardware, thresholds: &Thresholds) -> Vec<Finding> {
     let message =
         format!("memory is {:.0} % used, {} are available", memory.used_percent, size(memory.available_bytes));
     percent("memory".into(), memory.used_percent, thresholds.memory_percent, message);
-    if let Some(group) = &hardware.cgroup {
-        let used = share(group.memory_limit_bytes.saturating_sub(group.memory_free_bytes), group.memory_limit_bytes);
-        let message =
-            format!("the control group has used {used:.0} % of its {} of memory", size(group.memory_limit_bytes));
+    let group = hardware.cgroup.as_ref();
+    if let Some((limit, used)) = group.and_then(|group| group.memory_limit_bytes.zip(group.memory_used_bytes)) {
+        let used = share(used, limit);
+        let message = format!("the control group has used {used:.0} % of its {} of memory", size(limit));
         percent("cgroup_memory".into(), used, thresholds.memory_percent, message);
     }
     let swap = share(hardware.swap.used_bytes, hardware.swap.total_bytes);
@@ -137,7 +137,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::report::{Cpu, Disk, Load, Memory, Network, Processes, Swap},
+        super::report::{Cgroup, Cpu, Disk, Load, Memory, Network, Processes, Swap},
         *,
     };
 
@@ -192,6 +192,9 @@ mod tests {
         };
         hardware.disks = vec![Disk { read_only: true, mount: "/cd".into(), ..full.clone() }, full];
         let found = of(&hardware, &Thresholds::default());
+        let group = Cgroup { memory_limit_bytes: Some(1 << 30), memory_used_bytes: Some(900 << 20), cpu_limit: None };
+        let in_group = of(&Hardware { cgroup: Some(group), ..calm() }, &Thresholds::default());
+        assert_eq!(in_group[0].message, "the control group has used 88 % of its 1.0 GiB of memory");
         let subjects: Vec<_> = found.iter().map(|finding| finding.subject.as_str()).collect();
         assert_eq!(subjects, ["disk /", "memory", "load"]);
         assert_eq!(found[0].severity, Severity::Critical);

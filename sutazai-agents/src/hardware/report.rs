@@ -94,10 +94,10 @@ pub struct Swap {
 /// The limits under which this process runs (a container's, a service's).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Cgroup {
-    /// Memory the group may use at most.
-    pub memory_limit_bytes: u64,
-    /// Memory it can still get.
-    pub memory_free_bytes: u64,
+    /// Memory the group may use at most, where that is limited: the least of its own limit and of those around it.
+    pub memory_limit_bytes: Option<u64>,
+    /// Memory its processes hold, caches of files not counted, where the group is told.
+    pub memory_used_bytes: Option<u64>,
     /// Cores it may use at most, where that is limited.
     pub cpu_limit: Option<f64>,
 }

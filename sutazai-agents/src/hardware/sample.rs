@@ -1,9 +1,9 @@
 //! Two readings of the system's counters, and the rates between them.
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use sutazai_core::{Error, ErrorKind, Result};
-use sysinfo::{Disks, MINIMUM_CPU_UPDATE_INTERVAL, Networks, Process, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{Disks, Networks, Process, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use super::report::{
     Cgroup, Cpu, CpuCore, Disk, Hardware, Load, Memory, Network, NetworkInterface, ProcessUse, Processes, Swap,
@@ -31,15 +31,15 @@ impl Sampler {
         Ok(Self { system, disks, networks, began: Instant::now() })
     }
 
-    /// The second reading, at least [`MINIMUM_CPU_UPDATE_INTERVAL`] after the first, with the `top` largest consumers.
+    /// The second reading, at least [`sysinfo::MINIMUM_CPU_UPDATE_INTERVAL`] after the first, with the `top` largest consumers.
     pub(super) fn finish(mut self, top: usize) -> Hardware {
         let elapsed = self.began.elapsed();
-        debug_assert!(elapsed >= MINIMUM_CPU_UPDATE_INTERVAL);
         self.system.refresh_cpu_all();
         self.system.refresh_memory();
-        refresh_processes(&mut self.system);
+        // Before the scan of all processes, which takes long: rates are over the interval that is stated.
         self.disks.refresh(true);
         self.networks.refresh(true);
+        refresh_processes(&mut self.system);
         let per_second = |bytes: u64| (bytes as f64 / elapsed.as_secs_f64()).round() as u64;
         Hardware {
             sample_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -92,15 +92,27 @@ fn memory(system: &System) -> Memory {
     }
 }
 
-/// sysinfo tells a group's memory; its processor quota is read from cgroup v2's own file.
+/// sysinfo tells a group's memory; its share of the processor is read from cgroup v2's own files.
 fn cgroup(system: &System) -> Option<Cgroup> {
-    let limits = system.cgroup_limits()?;
-    let cpu_limit = fs::read_to_string("/sys/fs/cgroup/cpu.max").ok().and_then(|text| cpu_quota(&text));
-    // Without a limit of its own a group reports the machine's memory.
-    if limits.total_memory >= system.total_memory() && cpu_limit.is_none() {
+    let limits = sysinfo::get_current_pid().ok().and_then(|me| system.process(me)?.cgroup_limits());
+    let cpu_limit = fs::read_to_string("/proc/self/cgroup").ok().and_then(|groups| cpu_limit(&groups));
+    if limits.is_none() && cpu_limit.is_none() {
         return None;
     }
-    Some(Cgroup { memory_limit_bytes: limits.total_memory, memory_free_bytes: limits.free_memory, cpu_limit })
+    Some(Cgroup {
+        memory_limit_bytes: limits.as_ref().map(|limits| limits.total_memory),
+        memory_used_bytes: limits.as_ref().map(|limits| limits.rss),
+        cpu_limit,
+    })
+}
+
+/// The least quota of this process's group, the line `0::/PATH` of `groups`, and of those around it.
+fn cpu_limit(groups: &str) -> Option<f64> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let group = Path::new("/sys/fs/cgroup").join(path);
+    let around = group.ancestors().take_while(|path| path.starts_with("/sys/fs/cgroup"));
+    let quotas = around.filter_map(|path| cpu_quota(&fs::read_to_string(path.join("cpu.max")).ok()?));
+    quotas.min_by(f64::total_cmp)
 }
 
 /// `200000 100000` is two cores, `max 100000` no limit.
@@ -185,6 +197,8 @@ fn share(part: u64, whole: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
+
     use super::*;
 
     #[test]
