@@ -1,6 +1,6 @@
 //! Agents made of a closure.
 
-use std::{future::Future, marker::PhantomData};
+use std::{fmt, future::Future, marker::PhantomData};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -33,6 +33,12 @@ pub struct FnAgent<F, I, O> {
     descriptor: AgentDescriptor,
     function: F,
     types: PhantomData<fn(I) -> O>,
+}
+
+impl<F, I, O> fmt::Debug for FnAgent<F, I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FnAgent").field(&self.descriptor.name).finish()
+    }
 }
 
 impl<F, I, O> FnAgent<F, I, O> {

@@ -1,5 +1,7 @@
 //! Agents whose input and output have a JSON schema but no Rust type.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -36,6 +38,12 @@ pub struct Validated<A> {
     descriptor: AgentDescriptor,
     input: Box<dyn SchemaValidator>,
     output: Option<Box<dyn SchemaValidator>>,
+}
+
+impl<A> fmt::Debug for Validated<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Validated").field(&self.descriptor.name).finish()
+    }
 }
 
 impl<A> Validated<A> {

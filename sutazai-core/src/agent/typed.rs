@@ -1,5 +1,7 @@
 //! Agents with a Rust type for what they take and what they give.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,6 +45,12 @@ pub fn typed<A: TypedAgent>(agent: A) -> Typed<A> {
 pub struct Typed<A> {
     agent: A,
     descriptor: AgentDescriptor,
+}
+
+impl<A> fmt::Debug for Typed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Typed").field(&self.descriptor.name).finish()
+    }
 }
 
 #[async_trait]

@@ -1,7 +1,8 @@
 //! Tasks in memory: the reference that other stores are compared with, and the default of an embedded program.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,15 +19,18 @@ use crate::{
 
 /// A [`TaskStore`] in memory: complete, fast, and gone with the process.
 ///
-/// It keeps every task until it is dropped. Only tasks that have not ended stand in its indexes, so a claim costs the same however many have.
+/// It keeps every task that has not ended, and of those that have the newest [`KEPT`](MemoryTaskStore::KEPT) or as many as [`MemoryTaskStore::keeping`] says;
+/// an older one goes with its events and its idempotency key. Only tasks that have not ended stand in its indexes, so a claim costs the same however many have.
 #[derive(Default)]
 pub struct MemoryTaskStore {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     closed: bool,
+    /// Tasks that have ended, in the order of their ends.
+    ended: VecDeque<TaskId>,
+    kept: usize,
     tasks: BTreeMap<TaskId, Entry>,
     keys: HashMap<KeyName, FirstUse>,
     /// Tasks that may be claimed once they are due, by priority.
@@ -34,6 +38,22 @@ struct State {
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     held: BTreeSet<(NodeId, TaskId)>,
     children: BTreeSet<(TaskId, TaskId)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            closed: false,
+            ended: VecDeque::new(),
+            kept: MemoryTaskStore::KEPT,
+            tasks: BTreeMap::new(),
+            keys: HashMap::new(),
+            runnable: Default::default(),
+            deadlines: BTreeSet::new(),
+            held: BTreeSet::new(),
+            children: BTreeSet::new(),
+        }
+    }
 }
 
 /// An idempotency key in its tenant.
@@ -47,13 +67,29 @@ struct FirstUse {
 struct Entry {
     task: Arc<Task>,
     events: Vec<Event>,
+    key: Option<KeyName>,
+}
+
+impl fmt::Debug for MemoryTaskStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryTaskStore")
+    }
 }
 
 impl MemoryTaskStore {
+    /// Tasks that have ended and are kept, unless told otherwise.
+    pub const KEPT: usize = 100_000;
+
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that keeps so many tasks that have ended, the newest.
+    #[must_use]
+    pub fn keeping(ended: usize) -> Self {
+        Self { state: Mutex::new(State { kept: ended, ..State::default() }) }
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State>> {
@@ -89,14 +125,15 @@ impl State {
         if self.tasks.contains_key(&task.id) {
             return WriteOutcome::Stale;
         }
-        if let (Some(key), Some(name)) = (key, name) {
-            self.keys.insert(name, FirstUse { fingerprint: key.fingerprint, task: task.id });
+        if let (Some(key), Some(name)) = (key, &name) {
+            self.keys.insert(name.clone(), FirstUse { fingerprint: key.fingerprint, task: task.id });
         }
         self.index(task);
         if let Some(parent) = task.parent_id {
             self.children.insert((parent, task.id));
         }
-        self.tasks.insert(task.id, Entry { task: Arc::clone(task), events: events.to_vec() });
+        self.tasks.insert(task.id, Entry { task: Arc::clone(task), events: events.to_vec(), key: name });
+        self.keep(task);
         WriteOutcome::Applied
     }
 
@@ -109,7 +146,24 @@ impl State {
         let before = std::mem::replace(&mut entry.task, Arc::clone(&task));
         self.unindex(&before);
         self.index(&task);
+        self.keep(&task);
         WriteOutcome::Applied
+    }
+
+    /// Lets the oldest ends go when there are too many.
+    fn keep(&mut self, task: &Task) {
+        if task.state.is_terminal() {
+            self.ended.push_back(task.id);
+        }
+        while self.ended.len() > self.kept {
+            let Some(entry) = self.ended.pop_front().and_then(|oldest| self.tasks.remove(&oldest)) else { continue };
+            if let Some(name) = entry.key {
+                self.keys.remove(&name);
+            }
+            if let Some(parent) = entry.task.parent_id {
+                self.children.remove(&(parent, entry.task.id));
+            }
+        }
     }
 
     fn index(&mut self, task: &Task) {
@@ -268,5 +322,36 @@ impl TaskStore for MemoryTaskStore {
     async fn close(&self) -> Result<()> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+
+    #[tokio::test]
+    async fn the_newest_ends_are_kept_and_every_live_task() {
+        let echo = agent_fn("echo", |_context, n: u32| async move { Ok(n) });
+        let sleep = agent_fn("sleep", |_context, (): ()| async move {
+            std::future::pending::<()>().await;
+            Ok(())
+        });
+        let store = Arc::new(MemoryTaskStore::keeping(2));
+        let engine = Orchestrator::builder().agent(echo).agent(sleep).shared_store(store).start().await.unwrap();
+        let live = engine.submit("sleep", &()).await.unwrap().id();
+        let mut ids = Vec::new();
+        for n in 0..5_u32 {
+            let request = TaskRequest::new("echo", Payload::of(&n).unwrap()).idempotency_key(format!("k{n}"));
+            let id = engine.submit_request(request).await.unwrap().task.id;
+            engine.wait(id, std::time::Duration::from_secs(10)).await.unwrap();
+            ids.push(id);
+        }
+        let query = TaskQuery { limit: 10, ..TaskQuery::default() };
+        let kept: Vec<_> = engine.tasks(query).await.unwrap().items.iter().map(|task| task.id).collect();
+        assert_eq!(kept, [ids[4], ids[3], live]);
+        let request = |key: &str| TaskRequest::new("echo", Payload::of(&9_u32).unwrap()).idempotency_key(key);
+        assert!(!engine.submit_request(request("k0")).await.unwrap().replayed, "its key went with it");
+        assert_eq!(engine.submit_request(request("k4")).await.unwrap_err().code(), "idempotency_conflict");
     }
 }

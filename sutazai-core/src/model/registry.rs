@@ -1,6 +1,6 @@
 //! The models that agents can call, by name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{ChatModel, EmbeddingModel};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +12,13 @@ pub struct Models {
     embedding: BTreeMap<String, Arc<dyn EmbeddingModel>>,
     default_chat: Option<String>,
     default_embedding: Option<String>,
+}
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (chat, embedding): (Vec<_>, Vec<_>) = (self.chat.keys().collect(), self.embedding.keys().collect());
+        f.debug_struct("Models").field("chat", &chat).field("embedding", &embedding).finish()
+    }
 }
 
 impl Models {

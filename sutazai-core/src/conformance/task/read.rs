@@ -156,6 +156,10 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
         store.load(&[life.id()]).await.err(),
         store.list(&TaskQuery { limit: 1, ..TaskQuery::default() }).await.err(),
         store.events(life.id(), 0, 1).await.err(),
+        store.held_by(&super::node(), 1).await.err(),
+        store.overdue(START, 1).await.err(),
+        store.next_due(START).await.err(),
+        store.queue_depths().await.err(),
         store.ping().await.err(),
     ];
     for error in errors {
