@@ -15,6 +15,7 @@ use std::{
 use serde_json::Value;
 use sutazai_benches::{
     figures::Figure,
+    notes::{note, peer},
     server::{Server, binary, directory},
     stats::median,
 };
@@ -30,6 +31,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
 const ALONE: usize = 2_000;
+/// How long a server may take to end what it has accepted.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Fallible<()> {
@@ -37,7 +40,8 @@ async fn main() -> Fallible<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |case: &str| wanted.is_empty() || wanted.iter().any(|word| word == case);
     let figure = |case, value, unit| Figure::new(BENCH, case, value, unit);
-    let apalis = Apalis::run(&wanted).await?;
+    let compared = wants("sqlite_64") || wants("sqlite_64_effects") || wants("sqlite_alone_p50");
+    let apalis = if compared { peer(BENCH, "apalis", Apalis::run().await) } else { None }.unwrap_or_default();
 
     if wants("memory_64") {
         let rate = throughput(MemoryTaskStore::new(), Effects::None).await?;
@@ -61,16 +65,11 @@ async fn main() -> Fallible<()> {
         if wants(case) {
             match http(path, size).await {
                 Ok(rate) => figure(case, rate, "tasks/s").print(),
-                Err(reason) => skip(case, &*reason),
+                Err(reason) => note(BENCH, format_args!("{case} is left out: {reason}")),
             }
         }
     }
     Ok(())
-}
-
-#[allow(clippy::print_stderr, reason = "standard output is for figures")]
-fn skip(case: &str, reason: &dyn Error) {
-    eprintln!("{BENCH} {case}: left out: {reason}");
 }
 
 /// A JSON object of 200 bytes.
@@ -154,7 +153,7 @@ fn fsync(directory: &Path) -> Fallible<f64> {
     Ok(median(times))
 }
 
-/// Acknowledged tasks a second through HTTP, sent by `wrk` over 64 kept-alive connections.
+/// Acknowledged tasks a second through HTTP, sent by `wrk` over 64 kept-alive connections: the median of the rounds, after one that warms up.
 async fn http(path: &str, size: usize) -> Fallible<f64> {
     let server = Server::start(&binary()?).await?;
     let task = format!("{{\"agent\":\"dev.echo\",\"input\":{}}}", input());
@@ -164,16 +163,40 @@ async fn http(path: &str, size: usize) -> Fallible<f64> {
     if status != 202 || accepted != size {
         return Err(format!("{path} answered {status} and accepted {accepted} of {size}: {answer:.300}").into());
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/durable_tasks.lua");
     let request = server_file(&body)?;
+    let url = format!("http://{}{path}", server.address());
+    let mut rates = Vec::new();
+    for round in 0..=ROUNDS {
+        let before = completed(&server).await?;
+        let (requests, seconds) = wrk(&url, request.path(), if round == 0 { WARM_UP } else { ROUND }).await?;
+        // An answered batch may hold refused items: each counts only as a task that the server has ended.
+        let (tasks, began) = (requests * size as f64, Instant::now());
+        let mut ended = 0.0;
+        while ended < tasks && began.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            ended = completed(&server).await? - before;
+        }
+        if ended < tasks {
+            return Err(format!("of {tasks} tasks that were answered {ended} were completed").into());
+        }
+        if round > 0 {
+            rates.push(tasks / seconds);
+        }
+    }
+    Ok(median(rates))
+}
+
+/// Requests that were answered, and the seconds they took.
+async fn wrk(url: &str, request: &Path, time: Duration) -> Fallible<(f64, f64)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/durable_tasks.lua");
     let output = tokio::process::Command::new("wrk")
         .args(["--threads", "1", "--connections", &CALLERS.to_string(), "--duration"])
-        .arg(format!("{}s", (WARM_UP + ROUND * 4).as_secs()))
+        .arg(format!("{}s", time.as_secs()))
         .arg("--script")
         .args([&script])
-        .arg(format!("http://{}{path}", server.address()))
+        .arg(url)
         .arg("--")
-        .arg(request.path())
+        .arg(request)
         .output()
         .await
         .map_err(|error| format!("wrk cannot be started ({error}); install the package `wrk`"))?;
@@ -184,7 +207,17 @@ async fn http(path: &str, size: usize) -> Fallible<f64> {
     if number("refused") > 0.0 {
         return Err(format!("{} of {} requests were refused", number("refused"), number("requests")).into());
     }
-    Ok(number("requests") * size as f64 / number("seconds"))
+    Ok((number("requests"), number("seconds")))
+}
+
+/// Tasks that the server says it has completed.
+async fn completed(server: &Server) -> Fallible<f64> {
+    let (_, metrics) = server.get("/metrics").await?;
+    let line = metrics.lines().find(|line| {
+        ["agents_tasks_total{", "agent=\"dev.echo\"", "status=\"completed\""].iter().all(|part| line.contains(part))
+    });
+    let number = line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?;
+    Ok(number)
 }
 
 /// The body, where the script of `wrk` can read it.
@@ -202,16 +235,15 @@ struct Apalis {
 }
 
 impl Apalis {
-    async fn run(wanted: &[String]) -> Fallible<Self> {
+    async fn run() -> Fallible<Self> {
         let program: PathBuf = [env!("CARGO_MANIFEST_DIR"), "peers/apalis/bin/apalis-bench"].iter().collect();
-        let compared = wanted.is_empty() || wanted.iter().any(|case| case.starts_with("sqlite"));
-        if !compared || !program.is_file() {
-            return Ok(Self::default());
+        if !program.is_file() {
+            return Err("it is not installed; benches/peers/apalis/install does".into());
         }
         let disk = directory()?;
         let output = tokio::process::Command::new(program).arg(disk.path().join("apalis.db")).output().await?;
         let figures: Value = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("apalis failed ({error}): {}", String::from_utf8_lossy(&output.stderr)))?;
+            .map_err(|error| format!("it failed ({error}): {}", String::from_utf8_lossy(&output.stderr)))?;
         Ok(Self { tasks_per_s: figures["tasks_per_s"].as_f64(), p50_ms: figures["p50_ms"].as_f64() })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{error::Error, time::Instant};
 
-use sutazai_benches::{figures::Figure, stats::median};
+use sutazai_benches::{figures::Figure, notes::note, stats::median};
 use sutazai_core::model::EmbeddingModel;
 use sutazai_llm::{local::LocalEmbedding, registry::ModelStore};
 
@@ -58,8 +58,7 @@ async fn main() -> Fallible<()> {
     Ok(())
 }
 
-#[allow(clippy::print_stderr, reason = "standard output is for figures")]
 fn skip(reason: &str) -> Fallible<()> {
-    eprintln!("{BENCH}: left out: {reason}");
+    note(BENCH, format_args!("left out: {reason}"));
     Ok(())
 }

@@ -2,10 +2,18 @@
 //!
 //! A prompt of 112 tokens, 128 tokens of greedy answer, 2 threads; medians. Without the weights nothing is measured.
 
-use std::{error::Error, path::PathBuf, process::Command};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
-use sutazai_benches::{figures::Figure, stats::median};
+use sutazai_benches::{
+    figures::Figure,
+    notes::{note, peer},
+    stats::median,
+};
 use sutazai_core::model::{ChatModelExt, ChatReply, ChatRequest, Sampling};
 use sutazai_llm::{
     local::{LocalChat, LocalChatConfig, Tokenizer},
@@ -29,8 +37,12 @@ const QUESTION: &str = "Write a long story about an old lighthouse keeper who fi
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Fallible<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let Some(path) = weights() else {
-        return skip(&format!("{MODEL} is not on disk; `sutazai-server models pull {MODEL}` gets it"));
+    let path = match ModelStore::from_env()?.installed(MODEL).await {
+        Ok(model) => model.file(Role::Weights)?.0,
+        Err(error) => {
+            note(BENCH, format_args!("left out: {}", error.report()));
+            return Ok(());
+        }
     };
     let (mut prompt, mut generate) = (Vec::new(), Vec::new());
     let model = LocalChat::new(LocalChatConfig { threads: THREADS, ..LocalChatConfig::new(MODEL, &path) });
@@ -44,10 +56,12 @@ async fn main() -> Fallible<()> {
         }
     }
     drop(model);
-    let peer = llama_cpp(&path)?;
+    let peer = peer(BENCH, "llama.cpp", llama_cpp(&path));
     for (case, rates) in [("prompt", prompt), ("generate", generate)] {
         if wanted.is_empty() || wanted.iter().any(|word| word == case) {
-            Figure::new(BENCH, case, median(rates), "tokens/s").against("llama_cpp", peer[case].as_f64()).print();
+            Figure::new(BENCH, case, median(rates), "tokens/s")
+                .against("llama_cpp", peer.as_ref().and_then(|peer| peer[case].as_f64()))
+                .print();
         }
     }
     Ok(())
@@ -73,18 +87,11 @@ fn rates(reply: &ChatReply) -> Fallible<(f64, f64)> {
     Ok((rate(used.0.try_into()?, finish.prompt_ms)?, rate(used.1, finish.completion_ms)?))
 }
 
-fn weights() -> Option<PathBuf> {
-    let store = ModelStore::from_env().ok()?;
-    let model = store.catalogue().find(MODEL).ok()?;
-    let file = model.files.iter().find(|file| file.role == Role::Weights)?;
-    Some(store.directory(model).join(file.name)).filter(|path| path.is_file())
-}
-
 /// What llama.cpp reaches on as many tokens, where `benches/peers/llama_cpp/install` has put it.
-fn llama_cpp(path: &PathBuf) -> Fallible<Value> {
+fn llama_cpp(path: &Path) -> Fallible<Value> {
     let program: PathBuf = [env!("CARGO_MANIFEST_DIR"), "peers/llama_cpp/bin/llama-cpp-bench"].iter().collect();
     if !program.is_file() {
-        return Ok(Value::Null);
+        return Err("it is not installed; benches/peers/llama_cpp/install does".into());
     }
     let tokens = Tokenizer::open(path)?.encode(QUESTION)?;
     let prompt: Vec<String> = tokens.iter().cycle().take(PROMPT).map(u32::to_string).collect();
@@ -92,10 +99,4 @@ fn llama_cpp(path: &PathBuf) -> Fallible<Value> {
     let output = Command::new(program).arg(path).args([threads, prompt.join(","), answer, runs]).output()?;
     let figures = serde_json::from_slice(&output.stdout);
     Ok(figures.map_err(|error| format!("llama.cpp failed ({error}): {}", String::from_utf8_lossy(&output.stderr)))?)
-}
-
-#[allow(clippy::print_stderr, reason = "standard output is for figures")]
-fn skip(reason: &str) -> Fallible<()> {
-    eprintln!("{BENCH}: left out: {reason}");
-    Ok(())
 }

@@ -17,7 +17,7 @@ use std::{
 use bm25::{Document, Language, SearchEngineBuilder};
 use serde_json::json;
 use sutazai_agents::documents::{DocumentManager, DocumentsOptions, Hits};
-use sutazai_benches::figures::Figure;
+use sutazai_benches::{figures::Figure, notes::note};
 use sutazai_core::{Orchestrator, agent::typed, memory::MemoryVectorStore};
 use sutazai_llm::{local::LocalEmbedding, registry::ModelStore};
 
@@ -150,8 +150,7 @@ async fn agent(cranfield: &Cranfield, embedding: LocalEmbedding) -> Fallible<Vec
     Ok(rankings)
 }
 
-#[allow(clippy::print_stderr, reason = "standard output is for figures")]
 fn skip(reason: &str) -> Fallible<()> {
-    eprintln!("{BENCH}: left out: {reason}");
+    note(BENCH, format_args!("left out: {reason}"));
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use sutazai_benches::figures::Figure;
+use sutazai_benches::{figures::Figure, notes::peer, server::directory};
 use sutazai_core::store::{CollectionSpec, VectorQuery, VectorRecord, VectorStore};
 use sutazai_store::vector::{UsearchConfig, UsearchStore};
 
@@ -36,10 +36,11 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 async fn main() -> Outcome<()> {
     let mut draw = Draw::new();
     let (records, queries) = (draw.vectors(RECORDS), draw.vectors(QUERIES));
-    let truth: Vec<Vec<u32>> = parallel(&queries, |query| nearest(&records, query));
-    let directory = tempfile::tempdir()?;
+    let lengths: Vec<f64> = records.iter().map(|record| length(record)).collect();
+    let truth: Vec<Vec<u32>> = parallel(&queries, |query| nearest(&records, &lengths, query));
+    let directory = directory()?;
     let ours = measure(directory.path(), &records, &queries, &truth).await?;
-    let peer = faiss(directory.path(), &records, &queries, &truth)?;
+    let peer = peer("vectors", "faiss", faiss(directory.path(), &records, &queries, &truth));
     let of = |case: &str| peer.as_ref().and_then(|peer| peer.get(case)?.as_f64());
     for (case, value, unit) in [
         ("recall_at_10", ours.recall, "ratio"),
@@ -112,11 +113,11 @@ fn query(vector: &[f32]) -> VectorQuery {
 }
 
 /// What the peer printed, where it is installed.
-fn faiss(directory: &Path, records: &[Vec<f32>], queries: &[Vec<f32>], truth: &[Vec<u32>]) -> Outcome<Option<Value>> {
+fn faiss(directory: &Path, records: &[Vec<f32>], queries: &[Vec<f32>], truth: &[Vec<u32>]) -> Outcome<Value> {
     let peer = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/faiss");
     let python = peer.join("venv/bin/python");
     if !python.exists() {
-        return Ok(None);
+        return Err("it is not installed; benches/peers/faiss/install.sh does".into());
     }
     let [records_at, queries_at, truth_at] = ["records", "queries", "truth"].map(|name| directory.join(name));
     fs::write(&records_at, records.iter().flatten().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())?;
@@ -129,9 +130,9 @@ fn faiss(directory: &Path, records: &[Vec<f32>], queries: &[Vec<f32>], truth: &[
         .args(numbers)
         .output()?;
     if !output.status.success() {
-        return Err(format!("faiss failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!("it failed: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
-    Ok(Some(serde_json::from_slice(&output.stdout)?))
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Vectors of unit length around centres of unit length.
@@ -170,12 +171,17 @@ fn unit(vector: Vec<f64>) -> Vec<f64> {
     vector.into_iter().map(|x| x / length).collect()
 }
 
-/// The exact answer, in double precision.
-fn nearest(records: &[Vec<f32>], query: &[f32]) -> Vec<u32> {
-    let cosine = |record: &[f32]| record.iter().zip(query).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-    let mut scored: Vec<(f64, u32)> = records.iter().map(|record| cosine(record)).zip(0..).collect();
+/// The exact answer, in double precision: as 32-bit floats the vectors are only nearly of unit length.
+fn nearest(records: &[Vec<f32>], lengths: &[f64], query: &[f32]) -> Vec<u32> {
+    let dot = |record: &[f32]| record.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosines = records.iter().zip(lengths).map(|(record, length)| dot(record) / length);
+    let mut scored: Vec<(f64, u32)> = cosines.zip(0..).collect();
     scored.select_nth_unstable_by(LIMIT, |a, b| b.0.total_cmp(&a.0));
     scored[..LIMIT].iter().map(|(_, id)| *id).collect()
+}
+
+fn length(vector: &[f32]) -> f64 {
+    vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt()
 }
 
 fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {

@@ -1,5 +1,6 @@
 //! What the benches share.
 
 pub mod figures;
+pub mod notes;
 pub mod server;
 pub mod stats;

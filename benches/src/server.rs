@@ -1,10 +1,10 @@
 //! A release server of our own, started for a bench on a free port with a data directory on a real disk.
 
 use std::{
-    env, io,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -14,6 +14,11 @@ use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
+
+use crate::notes::note;
+
+/// What the server is made of.
+const CRATES: [&str; 5] = ["sutazai-agents", "sutazai-core", "sutazai-llm", "sutazai-server", "sutazai-store"];
 
 /// How long a server may take to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,14 +31,37 @@ pub struct Server {
     _data: TempDir,
 }
 
-/// Where the server's binary is: `SUTAZAI_BENCH_SERVER`, else beside the bench in `target/release`. What to do if there is none.
+/// Where the server's binary is: `SUTAZAI_BENCH_SERVER`, else beside the bench in `target/release`. What to do if there is none. Says which one is
+/// measured, and whether the sources have changed since it was built.
 pub fn binary() -> Result<PathBuf, String> {
     let beside = env::current_exe().ok().and_then(|here| Some(here.parent()?.parent()?.join("sutazai-server")));
     let path = env::var_os("SUTAZAI_BENCH_SERVER").map(PathBuf::from).or(beside).unwrap_or_default();
-    if path.is_file() {
+    if let Some(built) = modified(&path) {
+        note("server", format_args!("measuring {}", path.display()));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let newest = CRATES.iter().filter_map(|name| newest(&root.join(name))).max();
+        if let Some((_, source)) = newest.filter(|(changed, _)| *changed > built) {
+            note(
+                "server",
+                format_args!("it is older than {}: `cargo build --release` makes a new one", source.display()),
+            );
+        }
         return Ok(path);
     }
     Err(format!("no server at {}; `cargo build --release` makes one, SUTAZAI_BENCH_SERVER names one", path.display()))
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    fs::metadata(file).ok().filter(fs::Metadata::is_file)?.modified().ok()
+}
+
+/// The source that was changed last in a crate.
+fn newest(folder: &Path) -> Option<(SystemTime, PathBuf)> {
+    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let of = |path: PathBuf| if path.is_dir() { newest(&path) } else { Some((modified(&path)?, path)) };
+    // Tests and documents are not in the binary.
+    let is_source = |path: &PathBuf| !path.ends_with("tests") && path.extension().is_none_or(|end| end != "md");
+    entries.filter(is_source).filter_map(of).max()
 }
 
 /// An empty directory on a real disk: below `SUTAZAI_BENCH_DIR`, else below `target`. A memory file system would make the figures lies.

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     error::Error,
     sync::{
-        LazyLock, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -49,26 +49,28 @@ async fn main() -> Fallible<()> {
     let worker = WorkerBuilder::new("worker").backend(storage.clone().poll_with_strategy(strategy));
     tokio::spawn(worker.concurrency(CALLERS).build(noop).run());
 
-    let done = AtomicU64::new(0);
-    let over = AtomicBool::new(false);
-    let callers = futures::future::try_join_all((0..CALLERS).map(|_| async {
-        let mut storage = storage.clone();
-        while !over.load(Ordering::Relaxed) {
-            submit_and_wait(&mut storage).await?;
-            done.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok::<_, Box<dyn Error + Send + Sync>>(())
-    }));
-    let measure = async {
-        tokio::time::sleep(WARM_UP).await;
-        let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
-        tokio::time::sleep(MEASURED).await;
-        let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
-        over.store(true, Ordering::Relaxed);
-        rate
-    };
-    let (callers, tasks_per_s) = tokio::join!(callers, measure);
-    callers?;
+    // Each caller is a task of the runtime, as in our own bench.
+    let done = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (mut storage, done, over) = (storage.clone(), Arc::clone(&done), Arc::clone(&over));
+        callers.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                submit_and_wait(&mut storage).await?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        });
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(MEASURED).await;
+    let tasks_per_s = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    while let Some(caller) = callers.join_next().await {
+        caller??;
+    }
 
     let mut storage = storage.clone();
     let mut times = Vec::with_capacity(ALONE);
@@ -78,7 +80,7 @@ async fn main() -> Fallible<()> {
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    println!("{}", json!({ "tasks_per_s": tasks_per_s, "p50_ms": times[ALONE / 2] }));
+    println!("{}", json!({ "tasks_per_s": tasks_per_s, "p50_ms": (times[ALONE / 2 - 1] + times[ALONE / 2]) / 2.0 }));
     Ok(())
 }
 
