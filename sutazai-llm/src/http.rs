@@ -12,14 +12,19 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) fn client(base: &Url, silence: Duration) -> Result<Client> {
     // Another provider that the program installed first is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("sutazai/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .read_timeout(silence);
-    if is_loopback(base) {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| {
+    let builder = || {
+        let builder = Client::builder()
+            .user_agent(concat!("sutazai/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .read_timeout(silence);
+        if is_loopback(base) { builder.no_proxy() } else { builder }
+    };
+    let made = match builder().build() {
+        // A machine without certificates can still speak plain HTTP; without roots, TLS then trusts nobody.
+        Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
+        made => made,
+    };
+    made.map_err(|error| {
         Error::new(ErrorKind::Unavailable, "no HTTP client can be made; are the system's certificates installed?")
             .during("connect to")
             .about(shown(base))
@@ -76,5 +81,22 @@ mod tests {
         assert_eq!(parse("hub.example/base").unwrap().join("a/b").unwrap().as_str(), "http://hub.example/base/a/b");
         assert!(is_loopback(&parse("[::1]:1").unwrap()) && is_loopback(&parse("127.0.0.2").unwrap()));
         assert!(!is_loopback(&parse("10.0.0.1").unwrap()));
+    }
+
+    /// Runs itself again on a machine that has no certificates, as far as it can see.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn without_certificates_there_is_still_plain_http() {
+        let client = |address: &str| client(&parse(address).unwrap(), Duration::from_secs(1));
+        if std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file == "/nowhere") {
+            assert_eq!(client("https://hub.example").unwrap_err().kind(), ErrorKind::Unavailable);
+            client("http://127.0.0.1:11434").unwrap();
+            return;
+        }
+        let name = "http::tests::without_certificates_there_is_still_plain_http";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", name]).env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -121,8 +121,7 @@ pub async fn ollama(settings: &Settings) -> Option<Discovered> {
     if open.is_empty() {
         return None;
     }
-    let found = discover(&open).await?;
-    found.holds(&settings.model_id).then_some(found)
+    discover(&open, &settings.model_id).await
 }
 
 /// Whether anything listens at a URL. Much cheaper than an HTTP client, and on most machines the answer is no.

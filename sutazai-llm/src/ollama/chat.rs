@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 use sutazai_core::{
-    Result,
+    Error, Result,
     model::{ChatEvent, ChatModel, ChatRequest, ChatStream, ModelInfo},
 };
 
@@ -62,6 +62,8 @@ struct Answer {
     lines: Lines,
     reader: ChatReader,
     events: VecDeque<ChatEvent>,
+    /// What ends the answer after those events.
+    failure: Option<Error>,
     open: bool,
 }
 
@@ -72,6 +74,7 @@ fn events(bytes: impl Stream<Item = Result<Bytes>> + Send + 'static) -> ChatStre
         lines: Lines::default(),
         reader: ChatReader::default(),
         events: VecDeque::new(),
+        failure: None,
         open: true,
     };
     Box::pin(stream::unfold(answer, |mut answer| async move {
@@ -87,6 +90,9 @@ impl Answer {
             if let Some(event) = self.events.pop_front() {
                 return Some(Ok(event));
             }
+            if let Some(error) = self.failure.take() {
+                return Some(Err(error));
+            }
             let lines = match self.bytes.next().await {
                 Some(Ok(piece)) => self.lines.push(&piece),
                 Some(Err(error)) => Err(error),
@@ -99,9 +105,7 @@ impl Answer {
             let read = lines.and_then(|lines| {
                 lines.iter().try_for_each(|line| self.reader.read(line).map(|events| self.events.extend(events)))
             });
-            if let Err(error) = read {
-                return Some(Err(error));
-            }
+            self.failure = read.err();
         }
         None
     }

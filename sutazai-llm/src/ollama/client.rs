@@ -1,8 +1,8 @@
 //! Sending: the one place here that talks to a server.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sutazai_core::{Error, Result};
@@ -18,10 +18,17 @@ const QUICK: Duration = Duration::from_secs(10);
 const REFUSAL: usize = 64 << 10;
 
 /// An Ollama at an address. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OllamaClient {
     base: Url,
     client: Client,
+}
+
+/// Without the credentials that the address may carry.
+impl fmt::Debug for OllamaClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OllamaClient").field("address", &self.address()).finish_non_exhaustive()
+    }
 }
 
 impl OllamaClient {
@@ -80,6 +87,7 @@ impl OllamaClient {
         if status.is_success() {
             return Ok(response);
         }
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
         while let Ok(Some(piece)) = response.chunk().await {
             body.extend_from_slice(&piece);
@@ -87,7 +95,7 @@ impl OllamaClient {
                 break;
             }
         }
-        Err(refused(status.as_u16(), &body, model)
+        Err(refused(status.as_u16(), wait.map(Duration::from_secs), &body, model)
             .during("ask")
             .about(model.map_or_else(|| self.address(), str::to_owned)))
     }

@@ -2,6 +2,8 @@
 
 use std::{env, time::Duration};
 
+use futures_util::future::join_all;
+
 use super::{client::OllamaClient, wire::Tag};
 
 /// How long each address has to answer.
@@ -35,13 +37,23 @@ pub fn default_urls() -> Vec<String> {
     urls
 }
 
-/// The first of these addresses where an Ollama answers; a second for each at most.
-pub async fn discover(urls: &[String]) -> Option<Discovered> {
+/// The first of these addresses where an Ollama answers that holds the model `name`; a second for each at most.
+pub async fn discover(urls: &[String], name: &str) -> Option<Discovered> {
     for url in urls {
-        let Ok(client) = OllamaClient::new(url) else { continue };
-        if let Ok(models) = client.tags_within(LIMIT).await {
-            return Some(Discovered { client, models });
+        if let Some(found) = ask(url).await.filter(|found| found.holds(name)) {
+            return Some(found);
         }
     }
     None
+}
+
+/// Every Ollama that answers at one of these addresses, with what it holds.
+pub async fn answering(urls: &[String]) -> Vec<Discovered> {
+    join_all(urls.iter().map(|url| ask(url))).await.into_iter().flatten().collect()
+}
+
+async fn ask(url: &str) -> Option<Discovered> {
+    let client = OllamaClient::new(url).ok()?;
+    let models = client.tags_within(LIMIT).await.ok()?;
+    Some(Discovered { client, models })
 }

@@ -9,7 +9,7 @@ mod wire;
 pub use self::{
     chat::OllamaChat,
     client::OllamaClient,
-    discover::{Discovered, default_urls, discover},
+    discover::{Discovered, answering, default_urls, discover},
     embedding::OllamaEmbedding,
     wire::{Details, Shown, Tag},
 };

@@ -60,6 +60,9 @@ fn a_request_is_written_so() {
         chat_body("tinyllama", &ChatRequest { response_format: ResponseFormat::Json, ..ChatRequest::ask("Hi") }, 2048);
     assert_eq!(plain["format"], json!("json"));
     assert!(plain.get("tools").is_none() && plain["options"].get("seed").is_none());
+    let sampling = Sampling { seed: Some(u64::MAX), ..Sampling::default() };
+    let seeded = chat_body("tinyllama", &ChatRequest { sampling, ..ChatRequest::ask("Hi") }, 2048);
+    assert_eq!(seeded["options"]["seed"].as_i64(), Some(i64::MAX));
 }
 
 #[test]
@@ -145,12 +148,14 @@ async fn server(chat: impl Fn(&FakeRequest) -> FakeResponse + Send + Sync + 'sta
     .await
 }
 
-/// Vectors of the lengths of the words: what matters here is that each text has its own.
+/// Vectors that the words of a text decide, up to the context.
 fn embed(request: &FakeRequest) -> FakeResponse {
     let body = request.json();
     let vector = |text: &Value| {
         let text: String = text.as_str().unwrap().split_whitespace().take(512).collect();
-        [text.len() as f32, text.bytes().map(u32::from).sum::<u32>() as f32 / 50.0, 1.0]
+        let mut random =
+            fastrand::Rng::with_seed(text.bytes().fold(7, |seed, byte| seed * 31 % 65_537 + u64::from(byte)));
+        [random.f32() - 0.5, random.f32() - 0.5, random.f32() - 0.5]
     };
     let texts = body["input"].as_array().unwrap();
     assert!(texts.iter().all(|text| text != ""), "Ollama has no vector for nothing");
@@ -198,7 +203,8 @@ async fn refusals_are_told_apart() {
     for (status, code, temporary) in [
         (404, "model_not_found", false),
         (500, "model_unavailable", true),
-        (503, "model_unavailable", true),
+        (503, "queue_full", true),
+        (429, "queue_full", true),
         (400, "invalid", false),
     ] {
         let server = server(move |_| FakeResponse::new(status, r#"{"error":"the reason"}"#)).await;
@@ -221,18 +227,103 @@ async fn nobody_at_the_address_is_temporary() {
     let error = OllamaClient::new(&format!("http://me:secret@{closed}")).unwrap().tags().await.unwrap_err();
     assert!(error.is_temporary() && error.code() == "model_unavailable");
     assert!(error.report().contains("OLLAMA_BASE_URL") && !error.report().contains("secret"), "{}", error.report());
+    let client = OllamaClient::new("http://me:secret@localhost:1").unwrap();
+    assert_eq!(format!("{client:?}"), r#"OllamaClient { address: "http://localhost:1", .. }"#);
 }
+
+#[tokio::test]
+async fn a_busy_server_says_when_to_come_again() {
+    let server = server(|_| FakeResponse::new(503, r#"{"error":"busy"}"#).header("retry-after", 7)).await;
+    let error = chat_model(&server).await.chat(ChatRequest::ask("Hi")).await.err().unwrap();
+    assert_eq!((error.kind(), error.delay()), (ErrorKind::Full, Some(std::time::Duration::from_secs(7))));
+}
+
+#[tokio::test]
+async fn a_prompt_beyond_the_context_is_told_from_other_refusals() {
+    let inner = json!({"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error"}});
+    for body in [inner.clone(), json!({"error": inner.to_string()})] {
+        let server = server(move |_| FakeResponse::new(400, body.to_string())).await;
+        let error = chat_model(&server).await.chat(ChatRequest::ask("Hi")).await.err().unwrap();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "context_length_exceeded"));
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_an_error_in_one_packet_is_told_first() {
+    let line = CHAT.lines().next().unwrap();
+    let packet = format!("{line}\n{{\"error\":\"out of memory\"}}\n");
+    let server = server(move |_| FakeResponse::stream([packet.clone()])).await;
+    let events: Vec<_> = chat_model(&server).await.chat(ChatRequest::ask("Hi")).await.unwrap().collect().await;
+    assert!(matches!(&events[..], [Ok(ChatEvent::Text(text)), Err(_)] if text == "Grüße"), "{events:?}");
+}
+
+/// The chat model and the fake server that serves it.
+struct ServedChat(OllamaChat, #[allow(dead_code, reason = "it serves while it lives")] FakeHttpServer);
+
+#[async_trait::async_trait]
+impl ChatModel for ServedChat {
+    fn info(&self) -> &sutazai_core::model::ModelInfo {
+        self.0.info()
+    }
+
+    async fn ready(&self) -> sutazai_core::Result<()> {
+        self.0.ready().await
+    }
+
+    async fn chat(&self, request: ChatRequest) -> sutazai_core::Result<sutazai_core::model::ChatStream> {
+        self.0.chat(request).await
+    }
+}
+
+/// A chat that keeps to what it is asked for, with words for tokens, as far as Ollama does.
+fn well_behaved(request: &FakeRequest) -> FakeResponse {
+    let body = request.json();
+    let options = &body["options"];
+    let messages = body["messages"].as_array().unwrap();
+    let words = |message: &Value| message["content"].as_str().unwrap().split_whitespace().count();
+    let (prompt, context) = (messages.iter().map(words).sum::<usize>(), options["num_ctx"].as_u64().unwrap());
+    if prompt as u64 >= context {
+        assert_eq!(body["truncate"], false);
+        let error = json!({"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error"}});
+        return FakeResponse::new(400, error.to_string());
+    }
+    let text = match &body["format"] {
+        Value::Null => (1..=100).map(|number| format!("{number} ")).collect(),
+        Value::String(_) => r#"{"grass": "green"}"#.to_owned(),
+        _ => r#"{"colour": "green", "sure": true}"#.to_owned(),
+    };
+    let stops = options["stop"].as_array().into_iter().flatten();
+    let end = stops.filter_map(|stop| text.find(stop.as_str().unwrap())).min().unwrap_or(text.len());
+    let words: Vec<&str> = text[..end].split_inclusive(' ').collect();
+    let most = options["num_predict"].as_u64().map_or(words.len(), |most| words.len().min(most as usize));
+    let reason = if most < words.len() { "length" } else { "stop" };
+    let line = |word: &&str| json!({"message": {"role": "assistant", "content": word}, "done": false});
+    let last = json!({"message": {"role": "assistant", "content": ""}, "done": true, "done_reason": reason,
+        "prompt_eval_count": prompt, "eval_count": most});
+    FakeResponse::stream(words[..most].iter().map(line).chain([last]).map(|line| format!("{line}\n")))
+}
+
+async fn served_chat() -> ServedChat {
+    let server = server(well_behaved).await;
+    ServedChat(chat_model(&server).await, server)
+}
+
+sutazai_core::chat_conformance!(served_chat().await);
 
 #[tokio::test]
 async fn a_running_server_is_discovered() {
     let server = server(|_| FakeResponse::new(200, "")).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let other = FakeHttpServer::start(|_| FakeResponse::new(200, "<html>")).await;
-    let found = discover(&["not an address".into(), closed.clone(), other.url(), server.url()]).await.unwrap();
+    let empty = FakeHttpServer::start(|_| FakeResponse::new(200, r#"{"models":[]}"#)).await;
+    let urls = ["not an address".into(), closed, other.url(), empty.url(), server.url()];
+    let found = discover(&urls, "tinyllama").await.unwrap();
     assert_eq!(found.client.address(), server.url());
     assert!(found.holds("tinyllama") && !found.holds("smollm2:135m"));
     assert_eq!(found.client.version().await.unwrap(), "0.13.0");
-    assert!(discover(&[closed, other.url()]).await.is_none());
+    assert!(discover(&urls, "smollm2:135m").await.is_none());
+    let answering: Vec<_> = answering(&urls).await.iter().map(|found| found.client.address()).collect();
+    assert_eq!(answering, [empty.url(), server.url()]);
 }
 
 /// The model and the fake server that serves it.

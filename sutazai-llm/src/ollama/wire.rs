@@ -1,5 +1,7 @@
 //! Ollama's wire format, without IO: requests are built here and answers are read here.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sutazai_core::{
@@ -19,7 +21,8 @@ pub(super) fn chat_body(model: &str, request: &ChatRequest, context: usize) -> V
         ("temperature".into(), number(sampling.temperature)),
         ("top_p".into(), number(sampling.top_p)),
     ]);
-    options.extend(sampling.seed.map(|seed| ("seed".into(), json!(seed))));
+    // Ollama's seeds are signed, and a negative one means none.
+    options.extend(sampling.seed.map(|seed| ("seed".into(), json!(seed & i64::MAX.unsigned_abs()))));
     options.extend(request.max_tokens.map(|tokens| ("num_predict".into(), json!(tokens))));
     if !request.stop.is_empty() {
         options.insert("stop".into(), json!(request.stop));
@@ -29,6 +32,9 @@ pub(super) fn chat_body(model: &str, request: &ChatRequest, context: usize) -> V
         ("model".into(), json!(model)),
         ("messages".into(), json!(messages)),
         ("stream".into(), json!(true)),
+        // A conversation beyond the context is refused: by default its oldest messages are left out without a word.
+        ("truncate".into(), json!(false)),
+        ("shift".into(), json!(false)),
         ("options".into(), Value::Object(options)),
     ]);
     if !request.tools.is_empty() {
@@ -72,7 +78,7 @@ pub(super) struct ChatReader {
 
 #[derive(Deserialize)]
 struct ChatLine {
-    error: Option<String>,
+    error: Option<Value>,
     message: Option<LineMessage>,
     #[serde(default)]
     done: bool,
@@ -110,8 +116,8 @@ impl ChatReader {
     /// The events of one line, in order.
     pub(super) fn read(&mut self, line: &[u8]) -> Result<Vec<ChatEvent>> {
         let line: ChatLine = serde_json::from_slice(line).map_err(|error| unreadable().because(error))?;
-        if let Some(message) = line.error {
-            return Err(unavailable("Ollama broke the answer off").because(message));
+        if let Some(error) = line.error {
+            return Err(unavailable("Ollama broke the answer off").because(said(&error)));
         }
         let mut events = Vec::new();
         if let Some(message) = line.message {
@@ -284,27 +290,55 @@ impl Shown {
     }
 }
 
-/// What an answer that is not 200 means.
-pub(super) fn refused(status: u16, body: &[u8], model: Option<&str>) -> Error {
+/// What an answer that is not 200 means. `wait` is what it says about when to come again.
+pub(super) fn refused(status: u16, wait: Option<Duration>, body: &[u8], model: Option<&str>) -> Error {
     #[derive(Deserialize)]
     struct Refusal {
-        error: String,
+        error: Value,
     }
-    let said = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.error);
+    let reason = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.error);
     let error = match (status, model) {
         (404, Some(model)) => Error::new(
             ErrorKind::NotFound,
             format!("Ollama does not hold this model; get it with `ollama pull {model}`"),
         )
         .with_code("model_not_found"),
-        (429 | 500.., _) => unavailable("Ollama cannot serve now"),
+        (429 | 503, _) => Error::new(ErrorKind::Full, "Ollama has too much to do; try again later")
+            .with_code("queue_full")
+            .retry_after(wait.unwrap_or(Duration::from_secs(1))),
+        (500.., _) => unavailable("Ollama cannot serve now"),
+        (400, _) if reason.as_ref().is_ok_and(|reason| exceeds_context(reason, 4)) => {
+            Error::new(ErrorKind::Invalid, "the prompt leaves no room for an answer in the model's context")
+                .with_code("context_length_exceeded")
+        }
         (400, _) => Error::new(ErrorKind::Invalid, "Ollama refuses the request"),
         _ => Error::new(ErrorKind::Unsupported, format!("what answers with status {status} is no Ollama"))
             .with_code("model_unavailable"),
     };
-    match said {
-        Ok(said) => error.because(said),
+    match reason {
+        Ok(reason) => error.because(said(&reason)),
         Err(_) => error,
+    }
+}
+
+/// What an error says: its text, or the message in it.
+fn said(error: &Value) -> String {
+    match (error.as_str(), error.get("message").and_then(Value::as_str)) {
+        (Some(text), _) | (None, Some(text)) => text.to_owned(),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// Whether an error is of llama.cpp's type for prompts beyond the context. Ollama passes on what its runner says, as an object or as JSON in a text.
+fn exceeds_context(error: &Value, depth: u32) -> bool {
+    let inside = |inner: &Value| depth > 0 && exceeds_context(inner, depth - 1);
+    match error {
+        Value::Object(fields) => {
+            fields.get("type").is_some_and(|kind| kind == "exceed_context_size_error")
+                || fields.get("error").is_some_and(inside)
+        }
+        Value::String(text) => text.starts_with('{') && serde_json::from_str(text).is_ok_and(|inner| inside(&inner)),
+        _ => false,
     }
 }
 

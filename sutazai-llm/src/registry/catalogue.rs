@@ -80,7 +80,7 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Origin {
-    /// The store of an Ollama on this machine. Its own build of the model is taken too, checked against the digest in Ollama's manifest.
+    /// The store of an Ollama on this machine, if it holds these very bytes.
     Ollama {
         /// The model there.
         model: &'static str,

@@ -30,6 +30,16 @@ pub(super) enum Failure {
     Disk(Error),
 }
 
+/// The code of bytes that are not the wanted ones.
+pub(super) const WRONG_DIGEST: &str = "wrong_digest";
+
+impl Failure {
+    /// Whether bytes came, and not the wanted ones.
+    pub(super) fn is_wrong_bytes(&self) -> bool {
+        matches!(self, Self::Source(error) if error.code() == WRONG_DIGEST)
+    }
+}
+
 /// The file that is wanted.
 #[derive(Clone)]
 pub(super) struct Wanted {
@@ -155,10 +165,11 @@ impl Partial {
         Ok(())
     }
 
-    /// Checks length and digest, makes the bytes durable and gives them their name. A wrong digest removes them.
+    /// Checks length and digest, makes the bytes durable and gives them their name. Wrong bytes are removed.
     pub(super) fn finish(mut self) -> Result<ManifestFile, Failure> {
         if !self.is_full() {
             let (written, wanted) = (self.written, self.wanted.bytes);
+            self.restart()?;
             return Err(self.wrong(format!("it ended after {written} of {wanted} bytes")));
         }
         let sha256 = hex(&std::mem::take(&mut self.hasher).finalize());
@@ -190,8 +201,26 @@ impl Partial {
 
     fn wrong(&self, message: String) -> Failure {
         Failure::Source(
-            Error::new(ErrorKind::Corrupt, message).with_code("wrong_digest").during("check").about(&self.wanted.name),
+            Error::new(ErrorKind::Corrupt, message).with_code(WRONG_DIGEST).during("check").about(&self.wanted.name),
         )
+    }
+}
+
+/// Fetches a file from a source on this machine: `copy` adds the bytes after those that are there. Where what an earlier source left turns out to
+/// be wrong, the source is asked once more, from the first byte. Blocks.
+pub(super) fn resume(
+    wanted: &Arc<Wanted>,
+    source: &str,
+    mut copy: impl FnMut(&mut Partial) -> Result<(), Failure>,
+) -> Result<ManifestFile, Failure> {
+    loop {
+        let mut partial = Partial::open(wanted.clone(), source)?;
+        let begun = partial.written() > 0;
+        match copy(&mut partial).and_then(|()| partial.finish()) {
+            // Wrong bytes are gone: the next round begins with none.
+            Err(failure) if begun && failure.is_wrong_bytes() => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -206,6 +235,13 @@ pub(super) fn tidy(directory: &Path, all: bool) {
     }
     // Goes only if nothing is left.
     let _ = fs::remove_dir(directory);
+}
+
+/// Removes a file that is no longer wanted. A name that leads out of the directory is none of ours. Blocks.
+pub(super) fn remove(directory: &Path, name: &str) {
+    if Path::new(name).file_name().is_some_and(|own| own == name) {
+        let _ = fs::remove_file(directory.join(name));
+    }
 }
 
 /// Runs what blocks where it may.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     catalogue::{KnownFile, KnownModel},
-    download::{Failure, Wanted, blocking, tidy},
+    download::{Failure, Wanted, blocking, remove, tidy},
     lock::Lock,
     manifest::{Manifest, ManifestFile},
     progress::{PullProgress, PullUpdate, Stage},
@@ -101,7 +101,7 @@ impl ModelStore {
                 cancel: cancel.clone(),
             });
             let known = manifest.file(file.role).cloned();
-            let entry = match present(known, wanted.clone()).await? {
+            let entry = match present(known.clone(), wanted.clone()).await? {
                 Some(entry) => entry,
                 None => match fetch(model, file, sources, wanted, &packages, &mut trail).await {
                     Ok(entry) => {
@@ -114,9 +114,15 @@ impl ModelStore {
                     }
                 },
             };
+            let replaced = known.filter(|known| known.name != entry.name);
             manifest.put(entry);
             let (manifest, directory) = (manifest.clone(), directory.clone());
-            blocking(move || manifest.write(&directory)).await??;
+            blocking(move || {
+                manifest.write(&directory)?;
+                replaced.iter().for_each(|file| remove(&directory, &file.name));
+                Ok(())
+            })
+            .await??;
         }
         packages.clear().await?;
         let whole = outcome.is_ok();
@@ -128,6 +134,8 @@ impl ModelStore {
 /// The entry of a file that is there and has the digest that it should have.
 async fn present(known: Option<ManifestFile>, wanted: Arc<Wanted>) -> Result<Option<ManifestFile>> {
     blocking(move || {
+        // Another digest was pinned when that file came.
+        let known = known.filter(|known| known.sha256 == wanted.sha256);
         let source = known.as_ref().map_or_else(|| "found in the directory".to_owned(), |known| known.source.clone());
         let Wanted { role, ref name, format, bytes, ref sha256, .. } = *wanted;
         let pinned =

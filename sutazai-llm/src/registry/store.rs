@@ -11,7 +11,7 @@ use serde::Serialize;
 use sutazai_core::{Error, ErrorKind, Result};
 
 use super::{
-    catalogue::{Catalogue, KnownModel, Role},
+    catalogue::{Catalogue, KnownFile, KnownModel, Role},
     download::{blocking, digest, io_error},
     lock::Lock,
     manifest::{Look, Manifest, ManifestFile, modified_ms},
@@ -126,25 +126,28 @@ impl ModelStore {
         self.root.join(format!(".{}.lock", model.directory()))
     }
 
-    /// The model of this name, if all its files are there with the right length. Does not read them.
+    /// The model of this name, if all its files are there with the right length and of the digests that are pinned now. Does not read them.
     ///
     /// Code `model_not_found` for an unknown or absent one (the message says how to get it), `corrupt` for a damaged one.
     pub async fn installed(&self, name: &str) -> Result<Installed> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.find_installed(&name)).await?
+    }
+
+    /// As [`installed`](Self::installed), for threads that may block.
+    pub(crate) fn find_installed(&self, name: &str) -> Result<Installed> {
         let model = self.catalogue.find(name)?;
         let directory = self.directory(model);
-        blocking(move || {
-            let manifest = Manifest::read(&directory)?.ok_or_else(|| absent(model))?;
-            for known in model.files {
-                let file = manifest.file(known.role).ok_or_else(|| absent(model))?;
-                match file.look(&directory) {
-                    Look::Unchanged | Look::Touched => {}
-                    Look::Missing => return Err(absent(model)),
-                    Look::WrongSize(found) => return Err(damaged(model, wrong_size(file, found))),
-                }
+        let manifest = Manifest::read(&directory)?.ok_or_else(|| absent(model))?;
+        for known in model.files {
+            let file = pinned(&manifest, known).ok_or_else(|| absent(model))?;
+            match file.look(&directory) {
+                Look::Unchanged | Look::Touched => {}
+                Look::Missing => return Err(absent(model)),
+                Look::WrongSize(found) => return Err(damaged(model, wrong_size(file, found))),
             }
-            Ok(Installed { model, directory, manifest })
-        })
-        .await?
+        }
+        Ok(Installed { model, directory, manifest })
     }
 
     /// Every known model and its state on disk. Reads a file again only if it was written since it was checked.
@@ -221,7 +224,7 @@ pub(super) fn check(directory: &Path, mut entry: ManifestFile, tell: impl FnMut(
 fn state(model: &'static KnownModel, manifest: &Manifest, directory: &Path) -> ModelState {
     let mut missing = 0;
     for known in model.files {
-        let Some(file) = manifest.file(known.role) else {
+        let Some(file) = pinned(manifest, known) else {
             missing += 1;
             continue;
         };
@@ -239,6 +242,11 @@ fn state(model: &'static KnownModel, manifest: &Manifest, directory: &Path) -> M
         _ if directory.is_dir() => ModelState::Partial,
         _ => ModelState::Absent,
     }
+}
+
+/// The entry of a file, unless another digest was pinned when it came.
+fn pinned<'a>(manifest: &'a Manifest, known: &KnownFile) -> Option<&'a ManifestFile> {
+    manifest.file(known.role).filter(|file| file.sha256 == known.sha256)
 }
 
 fn wrong_size(file: &ManifestFile, found: u64) -> String {

@@ -11,7 +11,7 @@ use super::{UNREACHABLE, on_thread};
 use crate::{
     http,
     registry::{
-        download::{Failure, Partial, Wanted},
+        download::{Failure, Partial, WRONG_DIGEST, Wanted},
         manifest::ManifestFile,
     },
 };
@@ -37,7 +37,7 @@ pub(super) async fn fetch(base: &str, path: &str, wanted: Arc<Wanted>, source: &
         let mut partial = open(wanted.clone(), source.to_owned()).await?;
         let before = partial.written();
         if !partial.is_full() {
-            let (back, outcome) = download(&client, &url, partial).await?;
+            let (back, outcome) = download(&client, &url, partial, wanted.bytes).await?;
             partial = back;
             if let Err(stop) = outcome {
                 tries = if partial.written() > before { 0 } else { tries + 1 };
@@ -51,7 +51,7 @@ pub(super) async fn fetch(base: &str, path: &str, wanted: Arc<Wanted>, source: &
         }
         match on_thread(move || partial.finish()).await {
             // What an earlier pull left was wrong, not what this server sent: once more from the first byte.
-            Err(Failure::Source(_)) if before > 0 && again_from_zero => again_from_zero = false,
+            Err(failure) if before > 0 && again_from_zero && failure.is_wrong_bytes() => again_from_zero = false,
             outcome => return outcome,
         }
     }
@@ -70,7 +70,12 @@ async fn open(wanted: Arc<Wanted>, source: String) -> Result<Partial, Failure> {
 }
 
 /// One request: what it brought is in the partial file, whether or not it came to its end.
-async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(Partial, Result<(), Stop>), Failure> {
+async fn download(
+    client: &Client,
+    url: &Url,
+    mut partial: Partial,
+    bytes: u64,
+) -> Result<(Partial, Result<(), Stop>), Failure> {
     let start = partial.written();
     let mut request = client.get(url.clone()).header(header::ACCEPT_ENCODING, "identity");
     if start > 0 {
@@ -85,6 +90,11 @@ async fn download(client: &Client, url: &Url, mut partial: Partial) -> Result<(P
     };
     match response.status() {
         StatusCode::PARTIAL_CONTENT if begins_at(&response) == Some(start) => {}
+        // A page that says why not, most likely: what is there already may be right, and this is not.
+        StatusCode::OK if response.content_length().is_some_and(|length| length != bytes) => {
+            let found = response.content_length().unwrap_or(0);
+            return Ok((partial, Err(Stop::Refused(other_bytes(format!("it has {found} bytes, not {bytes}"))))));
+        }
         status if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE => {
             // The server knows no ranges, or not this one: what it sends from here on begins at zero.
             partial = on_thread(move || partial.restart().map(|()| partial)).await?;
@@ -133,6 +143,10 @@ async fn receive(response: Response, mut partial: Partial) -> Result<(Partial, R
 fn begins_at(response: &Response) -> Option<u64> {
     let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+fn other_bytes(message: String) -> Error {
+    Error::new(ErrorKind::Corrupt, message).with_code(WRONG_DIGEST)
 }
 
 fn refused(status: StatusCode) -> Stop {

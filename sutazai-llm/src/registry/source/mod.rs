@@ -16,7 +16,7 @@ use sutazai_core::{Error, ErrorKind};
 pub(super) use self::package::Packages;
 use super::{
     catalogue::{KnownFile, KnownModel, Origin},
-    download::{Failure, Partial, Wanted, blocking},
+    download::{Failure, WRONG_DIGEST, Wanted, blocking, resume},
     manifest::ManifestFile,
 };
 
@@ -132,9 +132,7 @@ impl Step {
         let source = self.to_string();
         match self.clone() {
             Self::Given(path) => on_thread(move || given::fetch(&path, model, file, wanted, &source)).await,
-            Self::Ollama { model: name, stores, urls } => {
-                ollama::fetch(name, &stores, &urls, model, wanted, &source).await
-            }
+            Self::Ollama { model: name, stores, urls } => ollama::fetch(name, stores, &urls, wanted, source).await,
             Self::Hub { base, repository, revision, path } => {
                 hub::fetch(&base, &format!("{repository}/resolve/{revision}/{path}"), wanted, &source).await
             }
@@ -162,14 +160,14 @@ fn copy_file(path: &Path, wanted: Arc<Wanted>, source: &str) -> Result<ManifestF
     if found != wanted.bytes {
         return Err(other_file(format!("{} has {found} bytes, not {}", path.display(), wanted.bytes)));
     }
-    let mut partial = Partial::open(wanted.clone(), source)?;
-    reader.seek(SeekFrom::Start(partial.written())).map_err(refused)?;
-    wanted.copy(&mut partial, &mut reader)?;
-    partial.finish()
+    resume(&wanted, source, |partial| {
+        reader.seek(SeekFrom::Start(partial.written())).map_err(refused)?;
+        wanted.copy(partial, &mut reader)
+    })
 }
 
 fn other_file(message: String) -> Failure {
-    Failure::Source(Error::new(ErrorKind::Corrupt, message).with_code("wrong_digest"))
+    Failure::Source(Error::new(ErrorKind::Corrupt, message).with_code(WRONG_DIGEST))
 }
 
 fn absent(message: impl Into<std::borrow::Cow<'static, str>>) -> Failure {

