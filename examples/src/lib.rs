@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `hello` | ten lines to a running agent |
 //! | `typed_agent` | an agent with Rust types for input and output: what is refused, where, and why |
+//! | `schema_agent` | an agent with JSON schemas and no Rust type |
 //! | `events_and_progress` | follow a task while it works |
 //! | `retries_and_deadlines` | temporary and permanent faults, retry policy, deadline |
 //! | `agents_calling_agents` | an agent that asks other agents, and what a cancel does |

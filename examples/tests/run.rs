@@ -14,6 +14,7 @@ use sutazai_llm::registry::ModelStore;
 const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("hello", &[], &["Hello, world!"]),
     ("typed_agent", &[], &["1 / 8 = 0.125", "invalid_input", "/input/by: must not be 0", "/input/number: invalid type", "missing field `by`"]),
+    ("schema_agent", &[], &["the tax is 5", "refused: invalid_input", "/input/amount", "/input/rate", "failed: invalid_output"]),
     ("events_and_progress", &[], &["1 task.created", "3 task.running", "task.progress: 100 %", "task.completed", "read 3 pages"]),
     ("retries_and_deadlines", &[], &["flaky: completed after 3 of 3", "broken: failed after 1 of 3", "slow: failed", "deadline_exceeded"]),
     ("agents_calling_agents", &[], &["TO BE OR NOT TO BE (6 words)", "called shout", "called words", "its sleeper is cancelled"]),

@@ -70,6 +70,30 @@ fn each_crate_knows_only_what_it_may() {
 }
 
 #[test]
+fn the_members_are_those_of_the_map() {
+    let mut members: Vec<_> = workspace().packages.iter().map(|package| package.name.to_string()).collect();
+    members.sort();
+    let mut known: Vec<_> =
+        EDGES.iter().map(|(name, _)| *name).chain(["sutazai-benches", "sutazai-examples"]).collect();
+    known.sort_unstable();
+    assert_eq!(members, known, "a new member gets its row in `EDGES` and in docs/architecture.md");
+}
+
+#[test]
+fn every_shared_dependency_is_somebody_s() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let table =
+        manifest.split("[workspace.dependencies]\n").nth(1).expect("the table").split("\n[").next().unwrap_or("");
+    let shared: Vec<_> = table.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    assert!(shared.len() > 20 && shared.contains(&"tokio"), "the rule reads the wrong table: {shared:?}");
+    let metadata = workspace();
+    let used: BTreeSet<_> =
+        metadata.packages.iter().flat_map(|package| &package.dependencies).map(|used| used.name.as_str()).collect();
+    let unused = shared.iter().filter(|name| !name.starts_with('#') && !used.contains(**name));
+    none(unused.map(ToString::to_string).collect(), "each entry of [workspace.dependencies] is used by a member");
+}
+
+#[test]
 fn every_member_says_what_a_registry_asks_for() {
     let metadata = workspace();
     let incomplete = metadata.packages.iter().filter(|package| {
@@ -103,7 +127,7 @@ fn core_stays_small_and_free_of_drivers() {
     assert!(names.len() < 60, "core brings {} crates, the limit is 59: {}", names.len(), names.join(" "));
 }
 
-/// Reads signatures as text: every `pub` item of core up to its body, every method of a trait, and the names that `use` brings in
+/// Reads signatures as text: every `pub` item of core up to its body, every item of a trait, and the names that `use` brings in
 /// from crates that are not for the public.
 #[test]
 fn core_shows_no_foreign_type() {
@@ -154,7 +178,7 @@ fn imports<'a>(lines: &[(usize, &'a str)], crates: &[String]) -> BTreeSet<&'a st
     names
 }
 
-/// `pub` items and the methods of public traits, each up to its body or the fields it hides.
+/// `pub` items, re-exports among them, and the items of public traits, each up to its body or the fields it hides. The body of an enum is public.
 fn public_signatures(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut in_trait = false;
@@ -162,23 +186,27 @@ fn public_signatures(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
     for (number, line) in lines {
         let trimmed = line.trim();
         if let Some((_, text)) = &mut open {
-            text.push(' ');
-            text.push_str(trimmed);
-        } else if trimmed.starts_with("pub trait ") {
-            in_trait = true;
+            if !trimmed.starts_with("//") && !trimmed.starts_with('#') {
+                text.push(' ');
+                text.push_str(trimmed);
+            }
         } else if *line == "}" {
             in_trait = false;
         } else {
-            let item =
-                ["pub use", "pub mod"].iter().all(|other| !trimmed.starts_with(other)) && trimmed.starts_with("pub ");
-            let method = in_trait && (trimmed.starts_with("fn ") || trimmed.starts_with("async fn "));
-            open = (item || method).then(|| (*number, trimmed.to_owned()));
+            let item = trimmed.starts_with("pub ") && !trimmed.starts_with("pub mod");
+            let within = ["fn ", "async fn ", "type ", "const "].iter().any(|kind| trimmed.starts_with(kind));
+            open = (item || in_trait && within).then(|| (*number, trimmed.to_owned()));
+            in_trait |= trimmed.starts_with("pub trait ");
         }
-        let ended =
-            |text: &str| text.contains('{') || text.ends_with(';') || text.ends_with(',') && !text.contains("fn ");
+        let ended = |text: &str| match text.split(' ').nth(1) {
+            Some("use") => text.ends_with(';'),
+            Some("enum") => text.contains('{') && text.matches('{').count() == text.matches('}').count(),
+            _ => text.contains('{') || text.ends_with(';') || text.ends_with(',') && !text.contains("fn "),
+        };
         if let Some((number, text)) = open.take_if(|(_, text)| ended(text)) {
+            let whole = text.starts_with("pub use") || text.starts_with("pub enum");
             let hidden = text.starts_with("pub struct").then(|| text.find('(')).flatten().or_else(|| text.find('{'));
-            found.push((number, text[..hidden.unwrap_or(text.len())].to_owned()));
+            found.push((number, text[..hidden.filter(|_| !whole).unwrap_or(text.len())].to_owned()));
         }
     }
     found
@@ -190,12 +218,17 @@ fn the_reader_of_signatures_sees_foreign_types() {
         use serde::Serialize;\n\
         pub struct Hidden(watch::Sender<u8>);\n\
         pub struct Handle {\n    inbox: Inbox<u8>,\n    pub open: Inbox<u8>,\n}\n\
-        pub fn shown(\n    inbox: Inbox<u8>,\n) -> u8 {\n";
+        pub fn shown(\n    inbox: Inbox<u8>,\n) -> u8 {\n\
+        pub enum Told {\n    /// tokio in words.\n    Open(Inbox<u8>),\n    Shut { of: u8 },\n}\n\
+        pub use tokio::sync::{\n    oneshot,\n};\n\
+        pub trait Held: Send {\n    type Of: Into<Inbox<u8>>;\n}\n";
     let lines: Vec<_> = text.lines().enumerate().map(|(index, line)| (index + 1, line)).collect();
     let foreign = imports(&lines, &["tokio".to_owned()]);
     assert_eq!(foreign, ["Inbox", "Receiver", "mpsc", "tokio", "watch"].into());
     let signatures = public_signatures(&lines);
-    let naming: Vec<_> =
-        signatures.iter().filter(|(_, text)| text.contains("Inbox") || text.contains("watch")).collect();
-    assert_eq!(naming.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [6, 8], "{signatures:?}");
+    let naming: Vec<_> = signatures
+        .iter()
+        .filter(|(_, text)| ["Inbox", "watch", "tokio"].iter().any(|name| text.contains(name)))
+        .collect();
+    assert_eq!(naming.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [6, 8, 11, 16, 20], "{signatures:?}");
 }

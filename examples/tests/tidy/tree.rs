@@ -41,16 +41,17 @@ impl File {
     }
 }
 
-/// Every file with one of these extensions that git does not ignore.
+/// Every file with one of these extensions that git does not ignore; the empty one is that of scripts and dotfiles.
 pub(crate) fn files(extensions: &[&str]) -> Vec<File> {
     let root = root();
+    let extension = |path: &Path| path.extension().map_or(String::new(), |end| end.to_string_lossy().into_owned());
     let mut found: Vec<_> = ignore::WalkBuilder::new(&root)
         .hidden(false)
         .filter_entry(|entry| entry.file_name() != ".git")
         .build()
         .map(|entry| entry.expect("the workspace can be read"))
         .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
-        .filter(|entry| entry.path().extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted)))
+        .filter(|entry| extensions.contains(&extension(entry.path()).as_str()))
         .map(|entry| File {
             path: entry.path().strip_prefix(&root).expect("below the root").to_string_lossy().replace('\\', "/"),
             text: std::fs::read_to_string(entry.path()).expect("a source file is UTF-8"),
