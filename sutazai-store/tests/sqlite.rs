@@ -89,7 +89,9 @@ async fn what_was_acknowledged_survives() {
 async fn it_says_what_survives() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = SqliteConfig::new(folder.path().join("tasks.db"));
-    assert!(SqliteStore::connect(config.clone()).await.unwrap().info().durable);
+    let store = SqliteStore::connect(config.clone()).await.unwrap();
+    assert!(store.info().durable);
+    drop(store);
     config.synchronous = Synchronous::Normal;
     assert!(!SqliteStore::connect(config).await.unwrap().info().durable, "not the loss of power");
 }
@@ -171,9 +173,68 @@ async fn a_damaged_file_is_no_reason_to_panic() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_cut_short_is_no_foreign_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let mut file = stranger(&path).await;
+    // The migrator's first statement, as it stood alone in the file after a crash.
+    file.execute(
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, \
+         execution_time BIGINT NOT NULL)",
+    )
+    .await
+    .unwrap();
+    file.close().await.unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.write(&[insert(created(&Payload::null()))]).await.unwrap(), [WriteOutcome::Applied]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_open_a_new_file_together() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = SqliteConfig::new(folder.path().join("tasks.db"));
+        config.shared = true;
+        let opening: Vec<_> = (0..4).map(|_| tokio::spawn(SqliteStore::connect(config.clone()))).collect();
+        for store in opening {
+            let store = store.await.unwrap().unwrap();
+            assert_eq!(store.write(&[insert(created(&Payload::null()))]).await.unwrap(), [WriteOutcome::Applied]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_store_on_a_file_is_refused() {
+    let first = Temporary::new().await;
+    let mut shared = SqliteConfig::new(first.path());
+    shared.shared = true;
+    for config in [SqliteConfig::new(first.path()), shared.clone()] {
+        let error = SqliteStore::connect(config).await.err().unwrap();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "store_in_use"), "{error:?}");
+        assert!(error.to_string().contains("tasks.db"), "{error}");
+    }
+    first.close().await.unwrap();
+    let second = SqliteStore::connect(shared).await.unwrap();
+    assert_eq!(refusal(&first.path()).await.code(), "store_in_use", "shared is shared by all or by none");
+    drop(second);
+    SqliteStore::open(first.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_refused() {
+    for path in ["", ":memory:", "file::memory:", "file:tasks.db?mode=memory"] {
+        let error = refusal(path.as_ref()).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{path}: {error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_is_not_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let error = refusal(folder.path()).await;
+    let path = folder.path().join("folder");
+    std::fs::create_dir(&path).unwrap();
+    let error = refusal(&path).await;
     assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "store_unavailable"), "{error:?}");
 }
 
@@ -252,8 +313,11 @@ async fn a_caller_that_leaves_leaves_no_transaction() {
 
 #[tokio::test]
 async fn two_stores_on_one_file_share_the_work() {
-    let first = Temporary::new().await;
-    let second = SqliteStore::open(first.path()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = SqliteConfig::new(folder.path().join("tasks.db"));
+    config.shared = true;
+    let first = SqliteStore::connect(config.clone()).await.unwrap();
+    let second = SqliteStore::connect(config).await.unwrap();
     let batch: Vec<_> = (0..100).map(|_| insert(created(&Payload::null()))).collect();
     first.write(&batch).await.unwrap();
     let mut granted = std::collections::BTreeSet::new();
@@ -323,6 +387,30 @@ async fn keys_are_forgotten_a_day_after_the_end() {
     assert_eq!(store.write(&[ended]).await.unwrap(), [WriteOutcome::Stale], "the key is free, the task still there");
     let replayed = store.write(&[living]).await.unwrap();
     assert!(matches!(replayed[..], [WriteOutcome::Replayed(_)]), "a task that has not ended keeps its key");
+}
+
+#[tokio::test]
+async fn many_keys_are_looked_up_and_forgotten() {
+    let store = Temporary::new().await;
+    let keyed = |number: usize, done: bool| {
+        let step = created(&Payload::null());
+        let step = if done { finished(step) } else { step };
+        let key = IdempotencyKey { tenant: "t".into(), key: format!("k{number}").into(), fingerprint: [1; 32] };
+        TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key) }
+    };
+    // More than one statement takes, and more than one transaction forgets, with the living among them.
+    let first: Vec<_> = (0..1_500).map(|number| keyed(number, number % 2 == 0)).collect();
+    let outcomes = store.write(&first).await.unwrap();
+    assert_eq!(outcomes, vec![WriteOutcome::Applied; 1_500]);
+    let again: Vec<_> = (0..1_501).map(|number| keyed(number, false)).collect();
+    let outcomes = store.write(&again).await.unwrap();
+    for (outcome, first) in outcomes.iter().zip(&first) {
+        assert!(matches!(outcome, WriteOutcome::Replayed(task) if task.id == first.task().id), "{outcome:?}");
+    }
+    assert_eq!(outcomes[1_500], WriteOutcome::Applied);
+    let later = Timestamp::from_millis(NOW.as_millis() + 2 * 24 * 60 * 60 * 1_000);
+    assert_eq!(store.forget_keys(later).await.unwrap(), 750);
+    assert_eq!(store.forget_keys(later).await.unwrap(), 0);
 }
 
 #[tokio::test]

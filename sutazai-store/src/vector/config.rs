@@ -29,6 +29,10 @@ pub struct UsearchConfig {
     pub settle: Duration,
     /// How long [`close`](super::UsearchStore::close) may go on building. Default 5 s.
     pub close_within: Duration,
+    /// Records that one fold adds: what it copies stays small, and what it did survives a crash early. Tests make it small.
+    pub(super) fold: usize,
+    /// What measuring one vector costs less than walking to it in the graph. Tests make it nothing, so that every search walks.
+    pub(super) scan_gain: usize,
 }
 
 impl UsearchConfig {
@@ -45,6 +49,8 @@ impl UsearchConfig {
             search_threads: processors.max(2),
             settle: Duration::from_millis(500),
             close_within: Duration::from_secs(5),
+            fold: 32_768,
+            scan_gain: 32,
         }
     }
 }

@@ -9,8 +9,7 @@ use std::{
 use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
-    pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use sutazai_core::{
     Result,
@@ -18,6 +17,10 @@ use sutazai_core::{
 };
 
 use super::error::{Failure, Told};
+use crate::sqlite::{
+    options,
+    writer::{Lease, Writer},
+};
 
 /// Bits of a key that hold the sequence; the collection's number stands above them.
 const SEQUENCE_BITS: u32 = 40;
@@ -55,41 +58,39 @@ pub(super) struct Stored {
 
 /// The connections: one that writes, few that read.
 pub(super) struct Database {
-    writer: SqlitePool,
+    writer: Writer,
     readers: SqlitePool,
 }
 
-/// The one connection that writes. Whoever holds it is the only one that changes anything, in memory too.
-pub(super) type Writer = PoolConnection<Sqlite>;
-
 impl Database {
     pub(super) async fn open(path: &Path) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+        let options = options(path)
             .create_if_missing(true)
             .page_size(8192)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = |most| SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
-        let writer = pool(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(options.clone());
-        let readers = pool(4).connect_lazy_with(options);
-        let database = Self { writer, readers };
-        migrate(&mut *database.writer().await?)
-            .await
-            .map_err(|failure| failure.told("open vectors", &path.display()))?;
-        Ok(database)
+        let readers = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+        let open = async {
+            let connection = SqliteConnection::connect_with(&options).await?;
+            let writer = Writer::new(options.clone(), "PRAGMA foreign_keys = ON", connection).await?;
+            migrate(&mut writer.lease().await?).await?;
+            Ok(writer)
+        };
+        let writer = open.await.map_err(|failure: Failure| failure.told("open vectors", &path.display()))?;
+        Ok(Self { writer, readers: readers.connect_lazy_with(options) })
     }
 
     pub(super) async fn close(&self) {
         self.readers.close().await;
-        self.writer.close().await;
+        if let Err(error) = self.writer.close().await {
+            tracing::warn!(%error, "the database of vectors was not closed properly");
+        }
     }
 
-    /// Waits for its turn to write.
-    pub(super) async fn writer(&self) -> Result<Writer> {
-        self.writer.acquire().await.told("write vectors", &"")
+    /// Waits for its turn to write. Whoever holds the lease is the only one that changes anything, in memory too.
+    pub(super) async fn writer(&self) -> Result<Lease> {
+        self.writer.lease().await.told("write vectors", &"")
     }
 
     pub(super) async fn numbers(&self) -> Result<Vec<i64>> {
@@ -162,24 +163,42 @@ pub(super) fn first_key(number: i64) -> i64 {
 }
 
 /// Makes a collection unless there is one of that name, and says what is there then.
-pub(super) async fn create(write: &mut SqliteConnection, name: &str, dimension: usize) -> Result<Option<Identity>> {
-    let made = async {
-        sqlx::query("INSERT INTO collections (name, dimension, stamp) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(name.to_owned())
-            .bind(i64::try_from(dimension).unwrap_or(i64::MAX))
-            .bind(fastrand::i64(..))
-            .execute(&mut *write)
-            .await?;
-        find(&mut *write, name).await
-    };
-    made.await.told("create collection", &name)
+pub(super) async fn create(lease: &mut Lease, name: &str, dimension: usize) -> Result<Option<Identity>, Failure> {
+    lease.begin().await?;
+    let made = created(lease, name, dimension).await;
+    ended(lease, made).await
+}
+
+async fn created(lease: &mut Lease, name: &str, dimension: usize) -> Result<Option<Identity>, Failure> {
+    let write = lease.connection()?;
+    sqlx::query("INSERT INTO collections (name, dimension, stamp) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(name.to_owned())
+        .bind(i64::try_from(dimension).unwrap_or(i64::MAX))
+        .bind(fastrand::i64(..))
+        .execute(&mut *write)
+        .await?;
+    Ok(find(write, name).await?)
 }
 
 /// Removes a collection with its records, and says its number.
-pub(super) async fn drop(write: &mut SqliteConnection, name: &str) -> Result<Option<i64>> {
+pub(super) async fn drop(lease: &mut Lease, name: &str) -> Result<Option<i64>, Failure> {
+    lease.begin().await?;
     let dropped =
         sqlx::query_scalar("DELETE FROM collections WHERE name = ? RETURNING collection").bind(name.to_owned());
-    dropped.fetch_optional(write).await.told("drop collection", &name)
+    let dropped = dropped.fetch_optional(lease.connection()?).await.map_err(Failure::from);
+    ended(lease, dropped).await
+}
+
+/// Commits what went well and undoes what did not, so that the next one finds no transaction.
+async fn ended<T>(lease: &mut Lease, outcome: Result<T, Failure>) -> Result<T, Failure> {
+    let outcome = match outcome {
+        Ok(done) => lease.commit().await.map(|()| done).map_err(Failure::of_commit),
+        failed => failed,
+    };
+    if outcome.is_err() {
+        lease.roll_back().await;
+    }
+    outcome
 }
 
 /// What is written of a record.
@@ -190,12 +209,14 @@ pub(super) struct NewRow {
 }
 
 /// Writes records in one transaction; gives the keys that they replace and the key of the first, which the others follow.
-pub(super) async fn upsert(
-    write: &mut SqliteConnection,
-    of: Identity,
-    rows: Vec<NewRow>,
-) -> Result<(Vec<i64>, i64), Failure> {
-    let mut write = write.begin().await?;
+pub(super) async fn upsert(lease: &mut Lease, of: Identity, rows: Vec<NewRow>) -> Result<(Vec<i64>, i64), Failure> {
+    lease.begin().await?;
+    let upserted = upserted(lease, of, rows).await;
+    ended(lease, upserted).await
+}
+
+async fn upserted(lease: &mut Lease, of: Identity, rows: Vec<NewRow>) -> Result<(Vec<i64>, i64), Failure> {
+    let write = lease.connection()?;
     let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let next = sqlx::query_scalar("UPDATE collections SET next = next + ? WHERE collection = ? RETURNING next");
     let next: Option<i64> = next.bind(count).bind(of.number).fetch_optional(&mut *write).await?;
@@ -204,7 +225,7 @@ pub(super) async fn upsert(
         return Err(Failure::KeysSpent);
     }
     let first = first_key(of.number) + next - count;
-    let replaced = delete_ids(&mut write, of, rows.iter().map(|row| row.id.clone()).collect()).await?;
+    let replaced = delete_ids(write, of, rows.iter().map(|row| row.id.clone()).collect()).await?;
     let mut rows = (first..).zip(rows).peekable();
     while rows.peek().is_some() {
         let chunk: Vec<_> = rows.by_ref().take(ROWS).collect();
@@ -227,20 +248,17 @@ pub(super) async fn upsert(
             }
         }
     }
-    write.commit().await.map_err(Failure::Unsure)?;
     Ok((replaced, first))
 }
 
 /// Removes records by id in one transaction and gives the keys that they had.
-pub(super) async fn delete(
-    write: &mut SqliteConnection,
-    of: Identity,
-    ids: Vec<Arc<str>>,
-) -> Result<Vec<i64>, Failure> {
-    let mut write = write.begin().await?;
-    let keys = delete_ids(&mut write, of, ids).await?;
-    write.commit().await.map_err(Failure::Unsure)?;
-    Ok(keys)
+pub(super) async fn delete(lease: &mut Lease, of: Identity, ids: Vec<Arc<str>>) -> Result<Vec<i64>, Failure> {
+    lease.begin().await?;
+    let deleted = match lease.connection() {
+        Ok(write) => delete_ids(write, of, ids).await,
+        Err(error) => Err(error.into()),
+    };
+    ended(lease, deleted).await
 }
 
 async fn delete_ids(write: &mut SqliteConnection, of: Identity, ids: Vec<Arc<str>>) -> Result<Vec<i64>, Failure> {
@@ -269,14 +287,20 @@ async fn find<'c>(on: impl sqlx::Executor<'c, Database = Sqlite>, name: &str) ->
     Ok(Some(Identity { number: row.try_get(0)?, stamp: row.try_get(1)?, dimension }))
 }
 
-async fn migrate(write: &mut SqliteConnection) -> Result<(), Failure> {
+async fn migrate(lease: &mut Lease) -> Result<(), Failure> {
+    lease.begin().await?;
+    let migrated = migrated(lease).await;
+    ended(lease, migrated).await
+}
+
+async fn migrated(lease: &mut Lease) -> Result<(), Failure> {
+    let write = lease.connection()?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *write).await?;
     match version {
         0 => {
-            let mut write = write.begin().await?;
             sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *write).await?;
-            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *write).await?;
-            Ok(write.commit().await?)
+            sqlx::raw_sql("PRAGMA user_version = 1").execute(write).await?;
+            Ok(())
         }
         VERSION => Ok(()),
         newer => Err(Failure::Newer(newer)),

@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt::Display, io};
 
 use sutazai_core::{Error, ErrorKind};
 
+use crate::sqlite;
+
 /// A failure before it is known what it was about.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -29,6 +31,11 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Of a commit that failed: where SQLite itself refused, nothing was committed.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        if error.as_database_error().is_some() { Self::Database(error) } else { Self::Unsure(error) }
+    }
+
     /// The public error.
     pub(super) fn told(self, operation: &'static str, subject: &dyn Display) -> Error {
         let error = match self {
@@ -37,10 +44,11 @@ impl Failure {
             newer @ Self::Newer(_) => Error::new(ErrorKind::Unsupported, newer.to_string()).with_code("newer_layout"),
             Self::Damaged(source) => {
                 Error::new(ErrorKind::Corrupt, "stored data cannot be read back: restore the database from a backup")
+                    .with_code("store_damaged")
                     .because(source)
             }
             Self::File(source) => file(source),
-            Self::Database(source) | Self::Unsure(source) => database(source),
+            Self::Database(source) | Self::Unsure(source) => sqlite::error::told(source),
             other @ (Self::Index(_) | Self::Graph(_)) => {
                 Error::new(ErrorKind::Internal, "the index fails").because(other)
             }
@@ -67,25 +75,15 @@ impl<T> Told<T> for io::Result<T> {
 }
 
 fn file(source: io::Error) -> Error {
-    let (kind, message) = match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Full, "the disk is full: make room"),
-        _ => (ErrorKind::Unavailable, "the file system refuses: see whether the path exists and may be written"),
-    };
-    Error::new(kind, message).because(source)
-}
-
-/// SQLite's result codes: 11 and 26 damage, 13 no room, 8 and 14 no access.
-fn database(source: sqlx::Error) -> Error {
-    let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok()).map(|code| code & 0xff);
-    let (kind, message) = match (&source, code) {
-        (_, Some(11 | 26)) => (ErrorKind::Corrupt, "the database is damaged: restore it from a backup"),
-        (_, Some(13)) => (ErrorKind::Full, "the disk is full: make room"),
-        (_, Some(8 | 14)) => {
-            (ErrorKind::Unavailable, "the database cannot be opened: see whether the path exists and may be written")
+    let (kind, code, message) = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (ErrorKind::Full, "store_full", "the disk is full; free some space and the store goes on")
         }
-        (sqlx::Error::PoolClosed, _) => (ErrorKind::Unavailable, "the store is closed"),
-        (sqlx::Error::PoolTimedOut, _) => (ErrorKind::Unavailable, "the database is busy: try again"),
-        _ => (ErrorKind::Unavailable, "the database does not answer as it should"),
+        _ => (
+            ErrorKind::Unavailable,
+            "store_unavailable",
+            "the file system refuses; see whether the path exists and may be written",
+        ),
     };
-    Error::new(kind, message).because(source)
+    Error::new(kind, message).with_code(code).because(source)
 }

@@ -12,25 +12,34 @@ use super::{
     state::{State, Tail},
 };
 
-/// Records that one fold adds: what it copies stays small, and what it did survives a crash early.
-const MOST: usize = 32_768;
-
 /// Records added between two looks at whether to stop.
 const STRIDE: usize = 512;
 
 /// An index file this many times as large as what is in memory is not written anew for it.
 const SHARE: usize = 20;
 
+/// So many folds may be behind; whoever writes more waits for them.
+const BEHIND: usize = 8;
+
+/// Records in memory from which on a new file is worth its while.
+fn enough(state: &State) -> usize {
+    state.config.exact_below.max(state.sealed_len() / SHARE).max(1)
+}
+
 /// Whether a new file is worth its while: enough came, or over half of the file is dead.
 pub(super) fn is_due(state: &State) -> bool {
-    let (sealed, tail) = (state.sealed_len(), state.tail_live());
-    tail >= state.exact_below.max(sealed / SHARE).max(1) || 2 * state.sealed_live() < sealed
+    state.tail_live() >= enough(state) || 2 * state.sealed_live() < state.sealed_len()
+}
+
+/// Whether memory holds all that it should: then a fold is due as well.
+pub(super) fn is_full(state: &State) -> bool {
+    state.tail_live() >= enough(state).max(state.config.fold.saturating_mul(BEHIND))
 }
 
 /// Whether anything is in memory that a file could hold.
 pub(super) fn is_possible(state: &State) -> bool {
     let live = state.alive.count();
-    is_due(state) || (state.tail_live() > 0 && live >= state.exact_below)
+    is_due(state) || (state.tail_live() > 0 && live >= state.config.exact_below)
 }
 
 /// What was alive in memory when a fold began, and the file that it builds upon.
@@ -79,7 +88,7 @@ impl Plan {
         let compacts = 2 * state.sealed_live() < sealed;
         let kept = if compacts { state.alive.range(0..sealed).collect() } else { (0..sealed).collect() };
         let mut fresh = Tail::default();
-        for index in state.alive.range(sealed..state.len()).take(MOST).map(|slot| slot - sealed) {
+        for index in state.alive.range(sealed..state.len()).take(state.config.fold.max(1)).map(|slot| slot - sealed) {
             let record = state.tail.record(index, state.dimension);
             fresh.push(record.key, state.tail.texts[index].clone(), record.vector);
         }
@@ -133,23 +142,27 @@ impl Plan {
 
 /// Exchanges the file that is searched; what came or went meanwhile is kept.
 fn install(collection: &Collection, config: &UsearchConfig, next: Option<Sealed>) {
-    let Some(mut state) = collection.write() else { return };
-    let state = &mut *state;
-    if next.is_none() || collection.is_dropped() {
-        let _ = std::fs::remove_file(collection.file(config));
-    }
-    let first = state.sealed_len();
-    let covered = next.as_ref().and_then(|next| next.keys().last().copied()).unwrap_or(i64::MIN);
-    let next_len = next.as_ref().map_or(0, Sealed::len);
-    let mut alive = Bits::of(next_len, false);
+    collection.change(|state| {
+        if next.is_none() || collection.is_dropped() {
+            let _ = std::fs::remove_file(collection.file(config));
+        }
+        exchange(state, next);
+    });
+}
+
+fn exchange(state: &mut State, next: Option<Sealed>) {
+    let (first, before) = (state.sealed_len(), state.len());
     let next_keys = next.as_ref().map(Sealed::keys).unwrap_or_default();
-    let sealed = state.sealed.as_ref();
-    let old_keys = sealed.iter().flat_map(|sealed| sealed.keys()).chain(&state.tail.keys).copied();
-    let mut slots = next_keys.iter().enumerate().peekable();
-    let mut rest = Vec::new();
-    // Slots move if a dead one before them was left out.
+    let covered = next_keys.last().copied().unwrap_or(i64::MIN);
+    let mut alive = Bits::of(next_keys.len(), false);
+    let mut tail = Tail::default();
+    // The sets of fields go by slot: they stay right only if every record keeps its own.
     let mut moved = false;
+    let mut slots = next_keys.iter().enumerate().peekable();
+    let old_keys = state.sealed.iter().flat_map(|sealed| sealed.keys()).chain(&state.tail.keys).copied();
     for (slot, key) in old_keys.enumerate() {
+        // What died and was cleared away while the file was written is in it all the same, and stays dead.
+        while slots.next_if(|(_, held)| **held < key).is_some() {}
         match slots.next_if(|(_, held)| **held == key) {
             Some((at, _)) => {
                 moved |= at != slot;
@@ -157,16 +170,16 @@ fn install(collection: &Collection, config: &UsearchConfig, next: Option<Sealed>
                     alive.insert(at);
                 }
             }
-            None if slot >= first && key > covered => rest.push(slot),
+            None if slot >= first && key > covered => {
+                moved |= next_keys.len() + tail.keys.len() != slot;
+                let vector = state.tail.record(slot - first, state.dimension).vector;
+                tail.push(key, state.tail.texts[slot - first].clone(), vector);
+                alive.push(state.alive.contains(slot));
+            }
             None => moved = true,
         }
     }
-    let mut tail = Tail::default();
-    for slot in rest {
-        let (record, index) = (state.record(slot), slot - first);
-        tail.push(record.key, state.tail.texts[index].clone(), record.vector);
-        alive.push(state.alive.contains(slot));
-    }
+    moved |= next_keys.len() + tail.keys.len() != before;
     (state.sealed, state.tail, state.alive) = (next.map(Arc::new), tail, alive);
     if moved {
         state.fields = OnceLock::new();

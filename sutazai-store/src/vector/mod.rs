@@ -5,6 +5,7 @@
 //! does not hold yet is in memory, and every search measures it exactly: a search is complete at any time, also while the
 //! index is behind, being built, or was found damaged and thrown away.
 
+mod backoff;
 mod bits;
 mod collection;
 mod config;
@@ -138,8 +139,9 @@ impl VectorStore for UsearchStore {
         let queries = queries.to_vec();
         blocking(move || {
             let _permit = permit;
-            let Some(state) = collection.read() else { return Ok(Vec::new()) };
-            queries.iter().map(|query| state.search(query)).collect()
+            // Changes may come in between two queries.
+            let search = |query| collection.read().map_or(Ok(Vec::new()), |state| state.search(query));
+            queries.iter().map(search).collect()
         })
         .await
         .map_err(|error| error.during("search vectors"))
@@ -152,8 +154,7 @@ impl VectorStore for UsearchStore {
 
     async fn count(&self, collection: &str) -> Result<u64> {
         let collection = self.shared.collection(collection).await?;
-        let loaded = collection.read().map(|state| state.alive.count() as u64);
-        match loaded {
+        match collection.count() {
             Some(count) => Ok(count),
             None => self.shared.database.count(collection.identity).await,
         }
@@ -182,8 +183,12 @@ async fn keep(shared: Weak<Shared>) {
     let Some((wake, settle)) = shared.upgrade().map(|shared| (shared.wake.clone(), shared.config.settle)) else {
         return;
     };
+    let mut again = None;
     loop {
-        wake.notified().await;
+        match again {
+            Some(pause) => drop(tokio::time::timeout(pause, wake.notified()).await),
+            None => wake.notified().await,
+        }
         let Some(now) = shared.upgrade() else { return };
         if now.stop.load(Ordering::Relaxed) {
             return;
@@ -194,6 +199,6 @@ async fn keep(shared: Weak<Shared>) {
         if now.stop.load(Ordering::Relaxed) {
             return;
         }
-        now.fold_due(None).await;
+        again = now.fold_due(None).await;
     }
 }

@@ -172,7 +172,10 @@ impl Header {
 /// Reads the whole file once, beside the map: pages that were only checked do not count as this process's memory.
 fn check(mut file: &File, of: Identity) -> Result<(Header, Layout), Failure> {
     let mut bytes = [0; HEADER];
-    file.read_exact(&mut bytes).map_err(|_| damaged("it is too short"))?;
+    match file.read_exact(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged("it is too short")),
+        read => read?,
+    }
     let header: Header = bytemuck::cast(bytes);
     if header.magic != MAGIC {
         return Err(damaged("it is not an index of this version"));
@@ -183,8 +186,8 @@ fn check(mut file: &File, of: Identity) -> Result<(Header, Layout), Failure> {
     if (header.number, header.stamp, header.dimension) != (of.number, of.stamp, of.dimension as u64) {
         return Err(damaged("it belongs to another collection"));
     }
-    let layout =
-        Layout::of(&header).filter(|layout| file.metadata().is_ok_and(|file| file.len() == layout.graph.end as u64));
+    let length = file.metadata()?.len();
+    let layout = Layout::of(&header).filter(|layout| length == layout.graph.end as u64);
     let layout = layout.ok_or_else(|| damaged("it has not the length that it says"))?;
     let (mut sum, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 20]);
     loop {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, TryLockError},
+    fs::File,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,16 +23,14 @@ use tokio::sync::{Notify, Semaphore};
 use super::{
     UsearchConfig, blocking,
     collection::{self, Collection},
-    database::{self, Database, NewRow, Writer},
+    database::{self, Database, NewRow},
     error::{Failure, Told},
     fold,
     similarity::normalise,
     state::Texts,
+    whole,
 };
-
-/// How long to wait for a process that is about to end to let go of the directory.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+use crate::{lock, sqlite::writer::Lease};
 
 pub(super) struct Shared {
     pub(super) config: Arc<UsearchConfig>,
@@ -59,12 +57,15 @@ impl Shared {
     pub(super) async fn open(config: UsearchConfig) -> Result<Self> {
         let config = Arc::new(config);
         let directory = config.directory.clone();
-        let lock = blocking(move || {
-            Ok(std::fs::create_dir_all(&directory).and_then(|()| File::create(directory.join("vectors.lock"))))
-        })
-        .await?;
-        let lock = lock.told("open vectors", &config.directory.display())?;
-        held(&lock, &config.directory).await?;
+        let made = blocking(move || Ok(std::fs::create_dir_all(&directory))).await?;
+        made.told("open vectors", &config.directory.display())?;
+        let lock = lock::hold(config.directory.join("vectors.lock"), false).await;
+        // Memory and files are this process's alone.
+        let lock = lock.told("lock vectors", &config.directory.display())?.ok_or_else(|| {
+            let message = "another process has these vectors open: stop it or use another directory";
+            let error = Error::new(ErrorKind::Unavailable, message).with_code("vectors_in_use");
+            error.during("open vectors").about(config.directory.display())
+        })?;
         let database = Database::open(&config.directory.join("vectors.db")).await?;
         let (directory, numbers) = (config.directory.clone(), database.numbers().await?);
         blocking(move || {
@@ -85,10 +86,14 @@ impl Shared {
     }
 
     /// The collection of that name, loaded.
-    pub(super) async fn loaded(&self, name: &str) -> Result<Arc<Collection>> {
+    pub(super) async fn loaded(self: &Arc<Self>, name: &str) -> Result<Arc<Collection>> {
         let collection = self.collection(name).await?;
-        collection.load(&self.database, &self.config).await?;
-        self.wake_if_due(&collection);
+        if !collection.is_loaded() {
+            // Goes on if the caller leaves, or impatient callers would have it begin again and again.
+            let (shared, loading) = (self.clone(), collection.clone());
+            whole(async move { loading.load(&shared.database, &shared.config).await }).await?;
+            self.wake_if_due(&collection);
+        }
         Ok(collection)
     }
 
@@ -102,7 +107,7 @@ impl Shared {
     }
 
     /// The collection of that name as of now: nobody can drop it while the writer is held.
-    async fn resolve(&self, _held: &Writer, name: &str) -> Result<Arc<Collection>> {
+    async fn resolve(&self, _held: &Lease, name: &str) -> Result<Arc<Collection>> {
         if let Some(collection) = self.cache().get(name) {
             return Ok(collection.clone());
         }
@@ -114,7 +119,8 @@ impl Shared {
 
     pub(super) async fn create(&self, name: String, spec: CollectionSpec) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let identity = database::create(&mut writer, &name, spec.dimension).await?;
+        let identity = database::create(&mut writer, &name, spec.dimension).await;
+        let identity = identity.map_err(|failure| failure.told("create collection", &name))?;
         match identity {
             Some(identity) if identity.dimension != spec.dimension => {
                 Err(CollectionSpec { dimension: identity.dimension }.conflict(&name))
@@ -125,7 +131,7 @@ impl Shared {
 
     pub(super) async fn drop_collection(&self, name: String) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let number = database::drop(&mut writer, &name).await?;
+        let number = self.sure(&name, database::drop(&mut writer, &name).await)?;
         if let Some(collection) = self.cache().remove(&name) {
             collection.bury();
         }
@@ -140,8 +146,9 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) async fn upsert(&self, name: String, records: Vec<VectorRecord>) -> Result<()> {
+    pub(super) async fn upsert(self: &Arc<Self>, name: String, records: Vec<VectorRecord>) -> Result<()> {
         let spec = CollectionSpec { dimension: records.first().map_or(0, |record| record.vector.len()) };
+        self.relieve(&name).await?;
         let Ready { rows, came } = blocking(move || Ok(ready(records))).await?;
         let mut writer = self.database.writer().await?;
         let collection = self.resolve(&writer, &name).await?;
@@ -150,9 +157,7 @@ impl Shared {
         }
         collection.load(&self.database, &self.config).await?;
         let (gone, first) = self.sure(&name, database::upsert(&mut writer, collection.identity, rows).await)?;
-        if let Some(mut state) = collection.write() {
-            state.apply(&gone, first, came);
-        }
+        self.follow(&collection, gone, first, came).await?;
         drop(writer);
         self.wake_if_due(&collection);
         Ok(())
@@ -178,12 +183,46 @@ impl Shared {
             }
         };
         let gone = self.sure(&name, database::delete(&mut writer, collection.identity, ids).await)?;
-        if let Some(mut state) = collection.write() {
-            state.apply(&gone, 0, Vec::new());
-        }
+        let number = gone.len() as u64;
+        self.follow(&collection, gone, 0, Vec::new()).await?;
         drop(writer);
         self.wake_if_due(&collection);
-        Ok(gone.len() as u64)
+        Ok(number)
+    }
+
+    /// Lets memory follow a commit.
+    async fn follow(
+        &self,
+        collection: &Arc<Collection>,
+        gone: Vec<i64>,
+        first: i64,
+        came: Vec<(Texts, Vec<f32>)>,
+    ) -> Result<()> {
+        let changed = collection.clone();
+        let followed = blocking(move || {
+            changed.change(|state| state.apply(&gone, first, came));
+            Ok(())
+        });
+        // What may be half done is loaded anew at its next use.
+        followed.await.inspect_err(|_| drop(self.cache().remove(&collection.name)))
+    }
+
+    /// Records come no faster than they can be folded: where memory holds all that it should, whoever brings more waits for that.
+    async fn relieve(self: &Arc<Self>, name: &str) -> Result<()> {
+        let collection = self.loaded(name).await?;
+        if !collection.is_full() {
+            return Ok(());
+        }
+        if let Some(left) = collection.backoff().left(Instant::now()) {
+            let message = "too many records wait for the vector index, which could not be written: see the log";
+            return Err(Error::new(ErrorKind::Unavailable, message)
+                .with_code("store_unavailable")
+                .during("write vectors")
+                .about(name)
+                .retry_after(left));
+        }
+        let (shared, filled) = (self.clone(), collection.clone());
+        self.fold(&collection, false, move || shared.stop.load(Ordering::Relaxed) || !filled.is_full()).await
     }
 
     /// Writes the index of a collection anew where it is due, or with `all`, until it holds everything it may.
@@ -194,31 +233,38 @@ impl Shared {
         stop: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<()> {
         let permit = self.folds.clone().acquire_owned().await;
-        let (collection, config) = (collection.clone(), self.config.clone());
-        blocking(move || {
+        let (folded, config) = (collection.clone(), self.config.clone());
+        let outcome = blocking(move || {
             let _permit = permit;
             let wanted = if all { fold::is_possible } else { fold::is_due };
-            while !stop() && collection.read().is_some_and(|state| wanted(&state)) {
-                if !fold::fold(&collection, &config, &stop)? {
+            while !stop() && folded.read().is_some_and(|state| wanted(&state)) {
+                if !fold::fold(&folded, &config, &stop)? {
                     break;
                 }
             }
             Ok(())
-        })
-        .await
-        .map_err(|error| error.during("write vector index"))
+        });
+        let outcome = outcome.await;
+        match &outcome {
+            Ok(()) => collection.backoff().succeeded(),
+            Err(_) => collection.backoff().failed(Instant::now()),
+        }
+        outcome.map_err(|error| error.during("write vector index").about(&collection.name))
     }
 
-    /// Folds what is due; what fails is tried again when more comes.
-    pub(super) async fn fold_due(self: &Arc<Self>, until: Option<Instant>) {
-        let collections: Vec<_> = self.cache().values().cloned().collect();
-        for collection in collections {
+    /// Folds what is due, but what failed lately only at the end, when `until` says when to stop. Says when to come again for that.
+    pub(super) async fn fold_due(self: &Arc<Self>, until: Option<Instant>) -> Option<Duration> {
+        let collections: Vec<_> = self.cache().values().filter(|known| known.is_due()).cloned().collect();
+        for collection in &collections {
+            if until.is_none() && collection.backoff().left(Instant::now()).is_some() {
+                continue;
+            }
             let shared = self.clone();
             let stop = move || match until {
                 Some(until) => Instant::now() >= until,
                 None => shared.stop.load(Ordering::Relaxed),
             };
-            if let Err(error) = self.fold(&collection, false, stop).await {
+            if let Err(error) = self.fold(collection, false, stop).await {
                 tracing::warn!(
                     collection = collection.name,
                     error = error.report(),
@@ -226,10 +272,11 @@ impl Shared {
                 );
             }
         }
+        collections.iter().filter_map(|collection| collection.backoff().left(Instant::now())).min()
     }
 
     fn wake_if_due(&self, collection: &Collection) {
-        if collection.read().is_some_and(|state| fold::is_due(&state)) {
+        if collection.is_due() {
             self.wake.notify_one();
         }
     }
@@ -267,23 +314,6 @@ fn ready(records: Vec<VectorRecord>) -> Ready {
         }
     }
     made
-}
-
-/// Memory and files are this process's alone, so another one on the directory is refused.
-async fn held(lock: &File, directory: &Path) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => tokio::time::sleep(LOCK_PAUSE).await,
-            Err(TryLockError::WouldBlock) => {
-                let message = "another process has these vectors open: stop it or use another directory";
-                let error = Error::new(ErrorKind::Unavailable, message).with_code("vectors_in_use");
-                return Err(error.during("open vectors").about(directory.display()));
-            }
-            Err(TryLockError::Error(error)) => return Err(error).told("lock vectors", &directory.display()),
-        }
-    }
 }
 
 /// Removes index files that were never finished or whose collection is no more.

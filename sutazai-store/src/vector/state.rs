@@ -7,15 +7,13 @@ use std::sync::{Arc, OnceLock};
 use sutazai_core::store::{VectorHit, VectorQuery};
 
 use super::{
+    UsearchConfig,
     bits::Bits,
     error::Failure,
     fields::Fields,
     sealed::{Record, Sealed},
     similarity::{cosine, normalise},
 };
-
-/// What measuring one vector costs less than walking to it in the graph.
-const SCAN_GAIN: usize = 32;
 
 /// Slots in memory that may be dead before they are cleared away, beside as many as are alive.
 const DEAD_TAIL: usize = 1_000;
@@ -39,8 +37,7 @@ pub(super) struct Texts {
 /// What a search needs, consistent with one moment of the database.
 pub(super) struct State {
     pub(super) dimension: usize,
-    /// Below so many records no graph is built or used.
-    pub(super) exact_below: usize,
+    pub(super) config: Arc<UsearchConfig>,
     pub(super) sealed: Option<Arc<Sealed>>,
     pub(super) tail: Tail,
     /// Slots whose records were neither deleted nor replaced.
@@ -96,7 +93,7 @@ impl State {
         }
     }
 
-    /// The keys of the records for which a condition holds, with their slots' order.
+    /// The slots of the records for which a condition holds.
     pub(super) fn matching(&self, filter: &sutazai_core::store::Filter) -> Bits {
         let fields = self.fields.get_or_init(|| {
             let mut fields = Fields::default();
@@ -161,8 +158,8 @@ impl State {
         let sealed = self.sealed.as_ref()?;
         let matching = among.below(sealed.len());
         // The fewer match, the longer the walk through those that do not: it grows as len ÷ matching.
-        let walk = sealed.len().saturating_mul(self.exact_below);
-        if matching.saturating_mul(matching) <= walk || limit.saturating_mul(SCAN_GAIN) >= matching {
+        let walk = sealed.len().saturating_mul(self.config.exact_below);
+        if matching.saturating_mul(matching) <= walk || limit.saturating_mul(self.config.scan_gain) >= matching {
             return None;
         }
         // Some more than asked for: 16-bit vectors misjudge who stands at the edge.

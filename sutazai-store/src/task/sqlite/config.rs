@@ -5,10 +5,9 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{
-    ConnectOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+use super::error::{Fault, Result};
 
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,16 +23,19 @@ pub enum Synchronous {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SqliteConfig {
-    /// The database file; it and its folder are made if missing. Two files with the endings `-wal` and `-shm` stand beside it.
+    /// The database file; it and its folder are made if missing. Files with the endings `-wal`, `-shm` and `.lock` stand beside it.
     pub path: PathBuf,
     /// When a commit counts as done; default [`Synchronous::Full`].
     pub synchronous: Synchronous,
-    /// Reading connections at most, opened as they are needed; default 2.
+    /// Connections for lists and histories at most, opened as they are needed; default 2. One more is the engine's own.
     pub readers: u32,
     /// How long to wait for another process that holds the file; default 5 s.
     pub busy_timeout: Duration,
     /// The size the file may grow to; default none but that of the disk. Beyond it, writes fail as full.
     pub max_bytes: Option<u64>,
+    /// Whether other processes may have the file open as well, all of them with this set; default no. No task is granted twice then either,
+    /// but an engine that starts takes back all tasks that run under its node's name: no two may run agents under one name at a time.
+    pub shared: bool,
 }
 
 /// SQLite's default, and what [`SqliteConfig::max_bytes`] counts in.
@@ -48,6 +50,7 @@ impl SqliteConfig {
             readers: 2,
             busy_timeout: Duration::from_secs(5),
             max_bytes: None,
+            shared: false,
         }
     }
 
@@ -56,13 +59,32 @@ impl SqliteConfig {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty())
     }
 
+    /// Refuses paths that SQLite takes for something else than a file.
+    pub(super) fn check(&self) -> Result<()> {
+        let text = self.path.to_string_lossy();
+        if text.is_empty() || text == ":memory:" || text.starts_with("file:") {
+            return Err(Fault::NoFile);
+        }
+        Ok(())
+    }
+
+    /// The file that whoever has the store open holds.
+    pub(super) fn lock(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".lock");
+        path.into()
+    }
+
     fn options(&self) -> SqliteConnectOptions {
-        SqliteConnectOptions::new()
-            .filename(&self.path)
+        crate::sqlite::options(&self.path)
             .busy_timeout(self.busy_timeout)
             .foreign_keys(false)
             .pragma("temp_store", "MEMORY")
-            .disable_statement_logging() // what fails is reported by whoever handles the error
+    }
+
+    /// For a first look at a file that a crash left in the middle of something: the driver mends that, and nothing else is changed.
+    pub(super) fn mender(&self) -> SqliteConnectOptions {
+        self.options().create_if_missing(false)
     }
 
     /// For the one connection that writes. Checkpoints are another's work.
@@ -98,9 +120,10 @@ impl SqliteConfig {
             .thread_name(|n| format!("sqlite-reader-{n}"))
     }
 
-    /// For the connection that moves the log into the file.
+    /// For the connection that moves the log into the file. It waits but little for readers: commits may wait for it.
     pub(super) fn checkpointer(&self) -> SqliteConnectOptions {
         self.options()
+            .busy_timeout(super::upkeep::PATIENCE.min(self.busy_timeout))
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-256")

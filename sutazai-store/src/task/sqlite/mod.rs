@@ -10,13 +10,15 @@ mod read;
 mod row;
 mod schema;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod write;
-mod writer;
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -28,7 +30,8 @@ use sutazai_core::{
 };
 
 pub use self::config::{SqliteConfig, Synchronous};
-use self::{error::Fault, read::Readers, upkeep::Upkeep, writer::Writer};
+use self::{error::Fault, read::Readers, upkeep::Upkeep};
+use crate::{lock, sqlite::writer::Writer};
 
 /// A [`TaskStore`] in one SQLite file.
 pub struct SqliteStore {
@@ -37,6 +40,8 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Readers,
     upkeep: Upkeep,
+    /// Held while the store is open.
+    lock: Mutex<Option<File>>,
 }
 
 impl SqliteStore {
@@ -48,13 +53,19 @@ impl SqliteStore {
     /// Opens the file that `config` names, and makes it if there is none.
     ///
     /// Fails as corrupt with code `store_version` if a newer version has changed the file beyond what this one can use, and with
-    /// `store_damaged` if it is no database of ours.
+    /// `store_damaged` if it is no database of ours; as unavailable with `store_in_use` if another store has it open and not both are
+    /// [`shared`](SqliteConfig::shared).
     pub async fn connect(config: SqliteConfig) -> Result<Self> {
         let open = async {
+            config.check()?;
+            if let Some(folder) = config.folder() {
+                tokio::fs::create_dir_all(folder).await.map_err(Fault::Path)?;
+            }
+            let lock = lock::hold(config.lock(), config.shared).await.map_err(Fault::Path)?.ok_or(Fault::InUse)?;
             let connection = schema::open(&config).await?;
-            Writer::new(config.writer(), connection).await
+            Ok((lock, Writer::new(config.writer(), statement::GUARD, connection).await?))
         };
-        let writer = open.await.map_err(during("open", &config.path))?;
+        let (lock, writer) = open.await.map_err(during("open", &config.path))?;
         let writer = Arc::new(writer);
         Ok(Self {
             upkeep: Upkeep::start(config.checkpointer(), Arc::clone(&writer)),
@@ -62,6 +73,7 @@ impl SqliteStore {
             synchronous: config.synchronous,
             path: config.path,
             writer,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -136,6 +148,7 @@ impl TaskStore for SqliteStore {
         let closed = self.writer.close().await;
         self.readers.close().await;
         self.upkeep.end().await;
-        closed.map_err(self.during("close"))
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        closed.map_err(|error| self.during("close")(error.into()))
     }
 }

@@ -32,38 +32,51 @@ const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";
 static SELECT: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {}", COLUMNS.map(|column| format!("t.{column}")).join(", ")));
 
+/// The agents that have something runnable, the priorities of each, and the next due time of each of both: each found by one step into the
+/// index, however many tasks wait.
 static NEXT_DUE: LazyLock<String> = LazyLock::new(|| {
-    let of_priority = |priority: u8| {
-        format!(
-            "SELECT min(due_at) AS at FROM tasks INDEXED BY tasks_runnable \
-             WHERE state IN ('created', 'waiting') AND priority = {priority} AND due_at > ?1"
-        )
-    };
-    let parts: Vec<_> = (0..=9).map(of_priority).collect();
+    const RUNNABLE: &str = "FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting')";
     format!(
-        "SELECT min(at) FROM ({} UNION ALL SELECT min(deadline) FROM tasks INDEXED BY tasks_deadline \
-         WHERE deadline IS NOT NULL AND {LIVE} AND deadline > ?1)",
-        parts.join(" UNION ALL ")
+        "WITH RECURSIVE named (agent) AS (\
+         SELECT min(agent) {RUNNABLE} \
+         UNION ALL \
+         SELECT (SELECT min(agent) {RUNNABLE} AND agent > named.agent) FROM named WHERE agent IS NOT NULL\
+         ), queue (agent, priority) AS (\
+         SELECT agent, (SELECT max(priority) {RUNNABLE} AND agent = named.agent) FROM named WHERE agent IS NOT NULL \
+         UNION ALL \
+         SELECT agent, (SELECT max(priority) {RUNNABLE} AND agent = queue.agent AND priority < queue.priority) \
+         FROM queue WHERE priority IS NOT NULL\
+         ) SELECT min(at) FROM (\
+         SELECT (SELECT min(due_at) {RUNNABLE} AND agent = queue.agent AND priority = queue.priority AND due_at > ?1) AS at FROM queue \
+         UNION ALL SELECT min(deadline) FROM tasks INDEXED BY tasks_deadline \
+         WHERE deadline IS NOT NULL AND {LIVE} AND deadline > ?1)"
     )
 });
 
 pub(super) struct Readers {
+    /// For the engine, whose reads are short and must not wait for those of users.
     pool: SqlitePool,
+    /// For lists and histories, which may take long.
+    pub(super) lists: SqlitePool,
 }
 
 impl Readers {
     pub(super) fn new(config: &SqliteConfig) -> Self {
-        let options = SqlitePoolOptions::new()
-            .min_connections(0)
-            .max_connections(config.readers.max(1))
-            .idle_timeout(IDLE)
-            .acquire_timeout(PATIENCE)
-            .test_before_acquire(false);
-        Self { pool: options.connect_lazy_with(config.reader()) }
+        let pool = |most| {
+            SqlitePoolOptions::new()
+                .min_connections(0)
+                .max_connections(most)
+                .idle_timeout(IDLE)
+                .acquire_timeout(PATIENCE)
+                .test_before_acquire(false)
+                .connect_lazy_with(config.reader())
+        };
+        Self { pool: pool(1), lists: pool(config.readers.max(1)) }
     }
 
     pub(super) async fn close(&self) {
         self.pool.close().await;
+        self.lists.close().await;
     }
 
     async fn rows(&self, sql: impl SqlSafeStr, arguments: SqliteArguments) -> Result<Vec<SqliteRow>> {
@@ -84,52 +97,13 @@ impl Readers {
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Each condition is written so that an index of its own can serve it; where several hold, SQLite chooses.
     pub(super) async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
         if query.limit == 0 {
             return Ok(Page { items: Vec::new(), more: false });
         }
-        let (mut from, mut id) = ("tasks AS t", "t.id");
-        let mut conditions = Vec::new();
-        let arguments = arguments(|arguments| {
-            if let Some((key, value)) = &query.label {
-                // From the label to its tasks, which it has in the order of their ids.
-                (from, id) = ("task_labels AS l CROSS JOIN tasks AS t ON t.id = l.task_id", "l.task_id");
-                conditions.push("l.key = ? AND l.value = ?".to_owned());
-                arguments.add(key.as_str())?;
-                arguments.add(value.as_str())?;
-            }
-            if let Some(before) = query.before {
-                conditions.push(format!("{id} < ?"));
-                arguments.add(&before.as_bytes()[..])?;
-            }
-            if let Some(state) = query.state {
-                let partial = if state == TaskState::Completed { "" } else { " AND t.state <> 'completed'" };
-                conditions.push(format!("t.state = ?{partial}"));
-                arguments.add(state.as_str())?;
-            }
-            if let Some(agent) = &query.agent {
-                conditions.push("t.agent = ?".to_owned());
-                arguments.add(agent.as_str())?;
-            }
-            if let Some(tenant) = &query.tenant {
-                let partial = if tenant == DEFAULT_TENANT { "" } else { " AND t.tenant <> 'default'" };
-                conditions.push(format!("t.tenant = ?{partial}"));
-                arguments.add(tenant.as_str())?;
-            }
-            if let Some(parent) = query.parent {
-                conditions.push("t.parent_id = ?".to_owned());
-                arguments.add(&parent.as_bytes()[..])?;
-            }
-            arguments.add(limit(query.limit.saturating_add(1)))
-        })?;
-        let mut sql = format!("{} FROM {from}", *SELECT);
-        if !conditions.is_empty() {
-            sql.push_str(" WHERE ");
-            sql.push_str(&conditions.join(" AND "));
-        }
-        sql.push_str(&format!(" ORDER BY {id} DESC LIMIT ?"));
-        let mut items = self.tasks(AssertSqlSafe(sql), arguments).await?;
+        let (sql, arguments) = listing(query)?;
+        let rows = query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.lists).await?;
+        let mut items = rows.iter().map(decode_task).collect::<Result<Vec<_>>>()?;
         let more = items.len() > query.limit;
         items.truncate(query.limit);
         Ok(Page { items, more })
@@ -143,7 +117,7 @@ impl Readers {
         })?;
         let sql = "SELECT events FROM task_events WHERE task_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?";
         let mut events = Vec::new();
-        for row in self.rows(sql, arguments).await? {
+        for row in query_with(sql, arguments).fetch_all(&self.lists).await? {
             let text: &str = row.try_get_unchecked(0)?;
             events.extend(decode_events(task, text)?.filter(|event| event.seq > after));
         }
@@ -197,4 +171,58 @@ impl Readers {
     pub(super) async fn ping(&self) -> Result<()> {
         self.rows("SELECT 1 FROM meta LIMIT 1", SqliteArguments::default()).await.map(drop)
     }
+}
+
+/// One page of a list, and one task more. Each condition is written so that an index of its own can serve it; where several hold, SQLite
+/// chooses. Only the live, of whom there are few beside the history, are always found by their state, except among a task's children.
+pub(super) fn listing(query: &TaskQuery) -> Result<(String, SqliteArguments)> {
+    let live = query.state.is_some_and(|state| !state.is_terminal()) && query.parent.is_none();
+    let (mut from, mut id) = (if live { "tasks AS t INDEXED BY tasks_state" } else { "tasks AS t" }, "t.id");
+    let mut conditions = Vec::new();
+    let arguments = arguments(|arguments| {
+        if let Some((key, value)) = &query.label {
+            if live {
+                conditions.push(
+                    "EXISTS (SELECT 1 FROM task_labels AS l WHERE l.key = ? AND l.value = ? AND l.task_id = t.id)"
+                        .to_owned(),
+                );
+            } else {
+                // From the label to its tasks, which it has in the order of their ids.
+                (from, id) = ("task_labels AS l CROSS JOIN tasks AS t ON t.id = l.task_id", "l.task_id");
+                conditions.push("l.key = ? AND l.value = ?".to_owned());
+            }
+            arguments.add(key.as_str())?;
+            arguments.add(value.as_str())?;
+        }
+        if let Some(before) = query.before {
+            conditions.push(format!("{id} < ?"));
+            arguments.add(&before.as_bytes()[..])?;
+        }
+        if let Some(state) = query.state {
+            let partial = if state == TaskState::Completed { "" } else { " AND t.state <> 'completed'" };
+            conditions.push(format!("t.state = ?{partial}"));
+            arguments.add(state.as_str())?;
+        }
+        if let Some(agent) = &query.agent {
+            conditions.push("t.agent = ?".to_owned());
+            arguments.add(agent.as_str())?;
+        }
+        if let Some(tenant) = &query.tenant {
+            let partial = if tenant == DEFAULT_TENANT { "" } else { " AND t.tenant <> 'default'" };
+            conditions.push(format!("t.tenant = ?{partial}"));
+            arguments.add(tenant.as_str())?;
+        }
+        if let Some(parent) = query.parent {
+            conditions.push("t.parent_id = ?".to_owned());
+            arguments.add(&parent.as_bytes()[..])?;
+        }
+        arguments.add(limit(query.limit.saturating_add(1)))
+    })?;
+    let mut sql = format!("{} FROM {from}", *SELECT);
+    if !conditions.is_empty() {
+        sql.push_str(" WHERE ");
+        sql.push_str(&conditions.join(" AND "));
+    }
+    sql.push_str(&format!(" ORDER BY {id} DESC LIMIT ?"));
+    Ok((sql, arguments))
 }

@@ -3,46 +3,68 @@
 use sqlx::{
     Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
+    sqlite::SqliteConnectOptions,
 };
 
 use super::{
     config::SqliteConfig,
     error::{Fault, Result},
 };
-
-/// The newest schema that this version knows.
-const KNOWN: i64 = 1;
+use crate::sqlite;
 
 /// `PRAGMA application_id` of our files: "Suta".
 const APPLICATION: i64 = 0x5375_7461;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/task/sqlite/migrations");
 
+/// The newest schema that this version knows.
+fn known() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
 /// Opens the file to write to it. Makes or updates the schema; refuses files that are damaged, another program's or too new.
 pub(super) async fn open(config: &SqliteConfig) -> Result<SqliteConnection> {
-    if let Some(folder) = config.folder() {
-        tokio::fs::create_dir_all(folder).await.map_err(Fault::Path)?;
-    }
     // What is there is looked at before it is opened to write, which would already change another program's file.
-    let mut version = 0;
     if tokio::fs::try_exists(&config.path).await.map_err(Fault::Path)? {
-        let mut file = SqliteConnection::connect_with(&config.reader()).await?;
-        version = check(&mut file).await?;
-        file.close().await?;
+        match look(config.reader()).await {
+            // What a crash left must be mended before it can be read, and that takes the right to write.
+            Err(Fault::Driver(error)) if sqlite::error::code(&error).is_some_and(|code| code & 0xff == READ_ONLY) => {
+                look(config.mender()).await?;
+            }
+            looked => looked?,
+        }
     }
     let mut connection = SqliteConnection::connect_with(&config.writer()).await?;
-    if version < KNOWN {
-        MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
+    let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await?;
+    if journal != "wal" {
+        return Err(Fault::NoLog(journal));
+    }
+    // All or nothing, and one process at a time: a start that is cut short leaves no half of a schema.
+    let mut write = connection.begin_with("BEGIN IMMEDIATE").await?;
+    if check(&mut write).await? < known() {
+        MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Fault::Driver(error),
             error => Fault::OtherSchema(error),
         })?;
     }
+    write.commit().await?;
     Ok(connection)
+}
+
+/// SQLite's code for a write that the connection may not do.
+const READ_ONLY: i32 = 8;
+
+async fn look(options: SqliteConnectOptions) -> Result<()> {
+    let mut file = SqliteConnection::connect_with(&options).await?;
+    check(&mut file).await?;
+    Ok(file.close().await?)
 }
 
 /// The schema version of the file, 0 for an empty one.
 async fn check(connection: &mut SqliteConnection) -> Result<i64> {
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *connection).await?;
+    // Earlier versions could leave the migrator's own table behind, and nothing else.
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+    let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut *connection).await?;
     if tables == 0 {
         return Ok(0);
     }
@@ -52,8 +74,8 @@ async fn check(connection: &mut SqliteConnection) -> Result<i64> {
     }
     let meta = "SELECT max(value) FILTER (WHERE key = 'schema_version'), max(value) FILTER (WHERE key = 'min_reader') FROM meta";
     let (version, min_reader): (i64, i64) = sqlx::query_as(meta).fetch_one(connection).await?;
-    if min_reader > KNOWN {
-        return Err(Fault::TooNew { min_reader, known: KNOWN });
+    if min_reader > known() {
+        return Err(Fault::TooNew { min_reader, known: known() });
     }
     Ok(version)
 }

@@ -12,7 +12,7 @@ use std::{
 use sqlx::{Arguments, AssertSqlSafe, Encode, SqlSafeStr, SqlStr, Sqlite, Type, sqlite::SqliteArguments};
 use sutazai_core::{
     clock::Timestamp,
-    task::{Task, TaskId},
+    task::{IdempotencyKey, Task, TaskId},
 };
 
 use super::{
@@ -50,6 +50,9 @@ const CHANGING: [&str; 20] = [
 
 /// The columns of the key and the revision in front of them.
 const EXPECTED: usize = 3;
+
+/// Gives a connection the row that a transaction sets to whether its update changed as many tasks as it should: anything but yes is refused.
+pub(super) const GUARD: &str = "CREATE TEMP TABLE guard (ok INTEGER NOT NULL CHECK (ok)); INSERT INTO guard VALUES (1)";
 
 /// A text of one or more statements with its arguments.
 pub(super) struct Statement {
@@ -138,6 +141,22 @@ pub(super) fn id_list(ids: &[TaskId]) -> Result<(String, SqliteArguments)> {
         text.id(*id)?;
     }
     Ok((placeholders(ids.len().next_power_of_two(), 1), text.arguments))
+}
+
+/// Tenants and keys as `(?,?),…`, rounded up like rows, and their arguments.
+pub(super) fn key_list(keys: &[&IdempotencyKey]) -> Result<(String, SqliteArguments)> {
+    let mut text = Text::new();
+    for key in keys {
+        text.add(&*key.tenant)?;
+        text.add(&*key.key)?;
+    }
+    text.pad(2, keys.len())?;
+    Ok((placeholders(2, keys.len()), text.arguments))
+}
+
+/// The keys that fit one statement.
+pub(super) fn key_chunks<'a>(keys: &'a [&'a IdempotencyKey]) -> impl Iterator<Item = &'a [&'a IdempotencyKey]> {
+    keys.chunks(MOST)
 }
 
 /// The ids that fit one statement.

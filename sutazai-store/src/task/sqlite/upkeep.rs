@@ -16,22 +16,37 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
-use super::{
-    error::{Fault, Result},
-    write::forget_keys,
-    writer::Writer,
-};
-
-/// Pages in the log from which on they are moved while commits go on (16 MiB).
-const SOFT_PAGES: u64 = 4_096;
+use super::{error::Result, write::forget_keys};
+use crate::sqlite::writer::Writer;
 
 /// Pages from which on commits wait for the rest, so that the log starts again (64 MiB).
 pub(super) const HARD_PAGES: u64 = 16_384;
 
+/// The log's bounds, in pages.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// From here on pages are moved while commits go on.
+    pub(super) soft: u64,
+    /// From here on commits wait for the rest.
+    pub(super) hard: u64,
+}
+
+/// 16 MiB and 64 MiB.
+const BOUNDS: Bounds = Bounds { soft: 4_096, hard: HARD_PAGES };
+
+/// How long commits wait for readers of the log, which keep it from starting again.
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long commits are left alone after they waited in vain.
+const TRUCE: Duration = Duration::from_secs(5);
+
 /// Commits come in bursts: no look at the log sooner than this after the last.
 const REST: Duration = Duration::from_millis(100);
 
-/// How often old keys are looked for.
+/// When old keys are first looked for: a process that lives but briefly does so as well.
+const FORGET_FIRST: Duration = Duration::from_secs(60);
+
+/// How often old keys are looked for then.
 const FORGET_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// The upkeep of one store, which ends with it.
@@ -71,15 +86,20 @@ async fn keep(
     committed: Arc<Notify>,
     mut ended: oneshot::Receiver<()>,
 ) {
-    let mut forget = interval_at(Instant::now() + FORGET_EVERY, FORGET_EVERY);
+    let mut forget = interval_at(Instant::now() + FORGET_FIRST, FORGET_EVERY);
     forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection = None;
+    let mut truce: Option<Instant> = None;
     loop {
         let rest = tokio::select! {
             _ = &mut ended => break,
             () = committed.notified() => {
-                match checkpoint(&mut connection, &options, &writer).await {
-                    Ok(()) | Err(Fault::Closed) => {}
+                let hard = truce.is_none_or(|end| Instant::now() >= end);
+                let bounds = Bounds { hard: if hard { BOUNDS.hard } else { u64::MAX }, ..BOUNDS };
+                match checkpoint(&mut connection, &options, &writer, bounds).await {
+                    Ok(Checkpoint::Hindered) => truce = Some(Instant::now() + TRUCE),
+                    Ok(Checkpoint::Done) => {}
+                    Err(fault) if fault.is_closed() => {}
                     Err(fault) => {
                         // The log only grows meanwhile; the next commit brings the next try.
                         tracing::warn!(error = %Error::from(fault).report(), "the write-ahead log could not be moved");
@@ -90,7 +110,8 @@ async fn keep(
             }
             _ = forget.tick() => {
                 match forget_keys(&writer, SystemClock.now()).await {
-                    Ok(_) | Err(Fault::Closed) => {}
+                    Ok(_) => {}
+                    Err(fault) if fault.is_closed() => {}
                     Err(fault) => {
                         tracing::warn!(error = %Error::from(fault).report(), "old idempotency keys could not be forgotten");
                     }
@@ -109,27 +130,33 @@ async fn keep(
     }
 }
 
-async fn checkpoint(
+/// How a checkpoint went.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Checkpoint {
+    /// As far as it should.
+    Done,
+    /// The log is too long and cannot start again: somebody still reads from it.
+    Hindered,
+}
+
+pub(super) async fn checkpoint(
     connection: &mut Option<SqliteConnection>,
     options: &SqliteConnectOptions,
     writer: &Writer,
-) -> Result<()> {
+    bounds: Bounds,
+) -> Result<Checkpoint> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(options.connect().await?),
     };
-    if log(connection, "NOOP").await?.pages < SOFT_PAGES {
-        return Ok(());
+    if log(connection, "NOOP").await?.pages < bounds.soft || log(connection, "PASSIVE").await?.pages < bounds.hard {
+        return Ok(Checkpoint::Done);
     }
-    let state = log(connection, "PASSIVE").await?;
-    if state.pages < HARD_PAGES || state.moved == state.pages {
-        return Ok(());
-    }
-    // Commits never paused long enough for the log to start again: hold them back for the little that came in meanwhile.
+    // Commits or readers never paused long enough for the log to start again: hold commits back, and wait a little for the readers.
     let lease = writer.lease().await?;
-    log(connection, "PASSIVE").await?;
+    let state = log(connection, "RESTART").await?;
     drop(lease);
-    Ok(())
+    Ok(if state.hindered { Checkpoint::Hindered } else { Checkpoint::Done })
 }
 
 async fn empty(connection: Option<SqliteConnection>, options: &SqliteConnectOptions) -> Result<()> {
@@ -141,14 +168,15 @@ async fn empty(connection: Option<SqliteConnection>, options: &SqliteConnectOpti
     Ok(connection.close().await?)
 }
 
-/// The log after a checkpoint: how many pages it has, and how many of them are in the file.
-struct Log {
-    pages: u64,
-    moved: u64,
+/// The log after a checkpoint.
+pub(super) struct Log {
+    /// Somebody's reading or writing kept it from being completed.
+    hindered: bool,
+    pub(super) pages: u64,
 }
 
-async fn log(connection: &mut SqliteConnection, mode: &'static str) -> Result<Log> {
+pub(super) async fn log(connection: &mut SqliteConnection, mode: &'static str) -> Result<Log> {
     let sql = sqlx::AssertSqlSafe(format!("PRAGMA wal_checkpoint({mode})"));
-    let (_busy, pages, moved): (i64, i64, i64) = sqlx::query_as(sql).fetch_one(connection).await?;
-    Ok(Log { pages: pages.max(0).cast_unsigned(), moved: moved.max(0).cast_unsigned() })
+    let (busy, pages, _moved): (i64, i64, i64) = sqlx::query_as(sql).fetch_one(connection).await?;
+    Ok(Log { hindered: busy != 0, pages: pages.max(0).cast_unsigned() })
 }

@@ -134,7 +134,7 @@ async fn a_newer_layout_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = UsearchStore::open(directory.path()).await.unwrap();
     let mut writer = store.shared.database.writer().await.unwrap();
-    sqlx::raw_sql("PRAGMA user_version = 2").execute(&mut *writer).await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 2").execute(writer.connection().unwrap()).await.unwrap();
     drop(writer);
     store.close().await;
     drop(store);

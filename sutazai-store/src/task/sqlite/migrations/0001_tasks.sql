@@ -42,7 +42,7 @@ CREATE TABLE tasks (
 CREATE UNIQUE INDEX tasks_id ON tasks (id);
 CREATE INDEX tasks_agent ON tasks (agent, id);
 -- Everything below is partial, so that a task which has completed stands in no index but those two.
-CREATE INDEX tasks_runnable ON tasks (priority, due_at, id, agent) WHERE state IN ('created', 'waiting');
+CREATE INDEX tasks_runnable ON tasks (agent, priority, due_at, id) WHERE state IN ('created', 'waiting');
 CREATE INDEX tasks_state ON tasks (state, id) WHERE state <> 'completed';
 CREATE INDEX tasks_node ON tasks (node, id) WHERE node IS NOT NULL;
 CREATE INDEX tasks_deadline ON tasks (deadline, id)

@@ -5,23 +5,19 @@
 
 use std::sync::Arc;
 
-use sqlx::{
-    ConnectOptions, Connection, Executor, SqliteConnection, query_with,
-    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow},
-};
+use sqlx::{ConnectOptions, Connection, Error, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{
-    error::{Fault, Result},
-    statement::Statement,
-};
+type Result<T> = std::result::Result<T, Error>;
 
 /// SQLite's code for a statement that makes no sense now, such as a rollback without a transaction.
 const NOT_NOW: &str = "1";
 
 /// Shared by everything that writes.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     options: SqliteConnectOptions,
+    /// What each new connection runs first.
+    prepare: &'static str,
     slot: Arc<Mutex<Slot>>,
 }
 
@@ -42,7 +38,7 @@ impl Slot {
         let Some(connection) = &mut self.connection else { return };
         match connection.execute("ROLLBACK").await {
             Ok(_) => {}
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(NOT_NOW) => {}
+            Err(Error::Database(error)) if error.code().as_deref() == Some(NOT_NOW) => {}
             Err(error) => {
                 tracing::warn!(%error, "the writing connection is replaced");
                 self.connection = None;
@@ -52,95 +48,79 @@ impl Slot {
 }
 
 impl Writer {
-    /// Writes through `connection`, and through others with these options if that breaks.
-    pub(super) async fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Result<Self> {
-        let connection = Some(guarded(connection).await?);
-        Ok(Self { options, slot: Arc::new(Mutex::new(Slot { connection, ..Slot::default() })) })
+    /// Writes through `connection`, and through others with these options if that breaks; each runs `prepare` first.
+    pub(crate) async fn new(
+        options: SqliteConnectOptions,
+        prepare: &'static str,
+        mut connection: SqliteConnection,
+    ) -> Result<Self> {
+        connection.execute(prepare).await?;
+        let slot = Slot { connection: Some(connection), ..Slot::default() };
+        Ok(Self { options, prepare, slot: Arc::new(Mutex::new(slot)) })
     }
 
     /// The connection, clean and for nobody else.
-    pub(super) async fn lease(&self) -> Result<Lease> {
+    pub(crate) async fn lease(&self) -> Result<Lease> {
         let mut slot = Arc::clone(&self.slot).lock_owned().await;
         if slot.closed {
-            return Err(Fault::Closed);
+            return Err(Error::PoolClosed);
         }
         slot.clean().await;
         if slot.connection.is_none() {
-            slot.connection = Some(guarded(self.options.connect().await?).await?);
+            let mut connection = self.options.connect().await?;
+            connection.execute(self.prepare).await?;
+            slot.connection = Some(connection);
         }
         Ok(Lease { slot: Some(slot) })
     }
 
     /// Waits for the transaction under way and closes; later leases fail.
-    pub(super) async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(&self) -> Result<()> {
         let mut slot = self.slot.lock().await;
         slot.closed = true;
         slot.clean().await;
         match slot.connection.take() {
-            Some(connection) => Ok(connection.close().await?),
+            Some(connection) => connection.close().await,
             None => Ok(()),
         }
     }
 }
 
-/// Gives a connection the row that a transaction sets to whether its update changed as many tasks as it should: anything but yes is refused.
-async fn guarded(mut connection: SqliteConnection) -> Result<SqliteConnection> {
-    let guard = "CREATE TEMP TABLE guard (ok INTEGER NOT NULL CHECK (ok)); INSERT INTO guard VALUES (1)";
-    connection.execute(guard).await?;
-    Ok(connection)
-}
-
 /// The right to write.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     slot: Option<OwnedMutexGuard<Slot>>,
 }
 
 impl Lease {
-    fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        let slot = self.slot.as_mut().ok_or(Fault::Closed)?;
+    /// The connection, to be used inside a transaction.
+    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection> {
+        let slot = self.slot.as_mut().ok_or(Error::PoolClosed)?;
         slot.open = true;
-        slot.connection.as_mut().ok_or(Fault::Closed)
+        slot.connection.as_mut().ok_or(Error::PoolClosed)
     }
 
     /// Begins a transaction.
-    pub(super) async fn begin(&mut self) -> Result<()> {
+    pub(crate) async fn begin(&mut self) -> Result<()> {
         self.connection()?.execute("BEGIN IMMEDIATE").await?;
         Ok(())
     }
 
-    /// Runs statements one after the other.
-    pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<()> {
-        for statement in statements {
-            let (sql, arguments) = statement.into_parts();
-            query_with(sql, arguments).execute(self.connection()?).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs a query inside the transaction.
-    pub(super) async fn rows(
-        &mut self,
-        sql: impl sqlx::SqlSafeStr,
-        arguments: SqliteArguments,
-    ) -> Result<Vec<SqliteRow>> {
-        Ok(query_with(sql, arguments).fetch_all(self.connection()?).await?)
-    }
-
-    /// Commits.
-    pub(super) async fn commit(&mut self) -> Result<()> {
+    /// Commits. If SQLite itself refuses, nothing was committed; after any other error nobody knows.
+    pub(crate) async fn commit(&mut self) -> Result<()> {
         self.connection()?.execute("COMMIT").await?;
+        self.committed();
         Ok(())
     }
 
     /// The transaction has committed: nothing is left to be ended.
-    pub(super) fn committed(mut self) {
+    pub(crate) fn committed(&mut self) {
         if let Some(slot) = &mut self.slot {
             slot.open = false;
         }
     }
 
     /// Undoes whatever the transaction did; the lease can go on with another.
-    pub(super) async fn roll_back(&mut self) {
+    pub(crate) async fn roll_back(&mut self) {
         if let Some(slot) = &mut self.slot {
             slot.clean().await;
         }
