@@ -10,9 +10,9 @@ use sutazai_core::{
     model::ChatModel,
 };
 use sutazai_llm::{
-    local::{LocalChat, LocalChatConfig, LocalEmbedding},
+    local::{LocalChat, LocalEmbedding},
     ollama::{Discovered, OllamaChat, default_urls, discover},
-    registry::{ModelStore, Role},
+    registry::ModelStore,
 };
 
 use sutazai_store::{SqliteConfig, SqliteStore, Synchronous, vector::UsearchStore};
@@ -143,10 +143,7 @@ async fn models(
     if let Some(ollama) = ollama {
         chat.push(Arc::new(OllamaChat::connect(ollama.client, &settings.model_id, None).await?));
     }
-    let known = store.catalogue().find(CHAT_MODEL)?;
-    let weights = known.files.iter().find(|file| file.role == Role::Weights).map_or("", |file| file.name);
-    let path = store.directory(known).join(weights);
-    chat.push(Arc::new(LocalChat::new(LocalChatConfig::new(CHAT_MODEL, path))));
+    chat.push(Arc::new(LocalChat::from_store(store.clone(), CHAT_MODEL)?));
     let builder = chat.into_iter().fold(builder, |builder, model| {
         builder.chat_model(WithDefaults::wrap(model, settings.temperature, settings.max_tokens))
     });

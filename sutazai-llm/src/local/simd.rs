@@ -87,9 +87,63 @@ pub(crate) fn exp(x: f32) -> f32 {
     power * f32::from_bits(exponent << 23)
 }
 
+/// The sum of lanes, in pairs: a chain of four additions instead of sixteen.
+#[inline(always)]
+pub(crate) fn total(mut lanes: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        let (low, high) = lanes.split_at_mut(half);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low += *high;
+        }
+    }
+    lanes[0]
+}
+
+/// The sum of `row`, in as many lanes as the widest registers have: one after another, no compiler may reorder them.
+#[inline(always)]
+pub(crate) fn sum(row: &[f32]) -> f32 {
+    let (chunks, rest) = row.as_chunks::<16>();
+    let mut lanes = [0f32; 16];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += x;
+    }
+    total(lanes)
+}
+
+/// The sum of the squares of what is left of `row` when `mean` is taken off.
+#[inline(always)]
+pub(crate) fn squares(row: &[f32], mean: f32) -> f32 {
+    let (chunks, rest) = row.as_chunks::<16>();
+    let mut lanes = [0f32; 16];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += (x - mean) * (x - mean);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += (x - mean) * (x - mean);
+    }
+    total(lanes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_take_every_number_once() {
+        for length in [0, 1, 15, 16, 17, 40] {
+            let row: Vec<f32> = (1_u8..=length).map(f32::from).collect();
+            let length = f32::from(length);
+            assert_eq!(sum(&row), length * (length + 1.0) / 2.0);
+            assert_eq!(squares(&row, 1.0), (length - 1.0).max(0.0) * length * (2.0 * length - 1.0) / 6.0);
+        }
+    }
 
     #[test]
     fn exp_is_exact_enough() {

@@ -252,7 +252,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// The SHA-256 of a file, in hexadecimal. Blocks.
-pub(super) fn digest(path: &Path, mut read: impl FnMut(u64)) -> io::Result<String> {
+pub(crate) fn digest(path: &Path, mut read: impl FnMut(u64)) -> io::Result<String> {
     let (mut file, mut hasher, mut buffer, mut total) = (File::open(path)?, Sha256::new(), vec![0; STRIDE], 0);
     loop {
         match file.read(&mut buffer)? {

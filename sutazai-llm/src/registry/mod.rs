@@ -12,7 +12,7 @@ mod pull;
 mod source;
 mod store;
 
-pub(crate) use self::download::hex;
+pub(crate) use self::download::{digest, hex};
 pub use self::{
     catalogue::{Catalogue, Format, KnownFile, KnownModel, Origin, Role},
     manifest::{Manifest, ManifestFile},

@@ -14,14 +14,18 @@ use candle_core::quantized::gguf_file::Value;
 use futures_util::{StreamExt, future::BoxFuture};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use sutazai_core::{
     Error, ErrorKind,
     conformance::chat,
-    model::{ChatEvent, ChatModel, ChatModelExt, ChatRequest, Message, ResponseFormat, Sampling, StopReason},
+    model::{
+        ChatEvent, ChatModel, ChatModelExt, ChatRequest, Message, ModelCapabilities, ResponseFormat, Sampling,
+        StopReason,
+    },
 };
 use sutazai_llm::{
     local::{LocalChat, LocalChatConfig, Tokenizer},
-    registry::{ModelStore, Role},
+    registry::{Catalogue, Format, KnownFile, KnownModel, ModelStore, Role, Sources},
 };
 use tiny::Tiny;
 
@@ -41,6 +45,7 @@ fn main() {
         ("threads_change_no_token", threads),
         ("the_context_is_the_limit", limit),
         ("it_reads_more_than_4096_tokens", beyond),
+        ("a_store_gives_only_the_pinned_bytes", stored),
     ]
     .into_iter()
     .map(|(name, case)| {
@@ -51,6 +56,7 @@ fn main() {
     trials.extend(conformance("tiny", Some(tiny)));
 
     let weights = weights();
+    let ignored = weights.is_none() && std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_none();
     trials.extend(conformance("smollm2", weights.clone()));
     for (name, case) in [
         ("tokens_are_the_reference_ones", tokens as fn(&Path) -> BoxFuture<'_, Outcome>),
@@ -58,10 +64,8 @@ fn main() {
         ("a_document_cannot_speak_as_the_system", forged),
     ] {
         let path = weights.clone();
-        let run = move || path.as_deref().map_or(Ok(()), |path| block_on(case(path)));
-        trials.push(
-            Trial::test(reasoned(&format!("smollm2::{name}"), &weights), run).with_ignored_flag(weights.is_none()),
-        );
+        let run = move || path.as_deref().map_or_else(|| Err(absent()), |path| block_on(case(path)));
+        trials.push(Trial::test(reasoned(&format!("smollm2::{name}"), &weights), run).with_ignored_flag(ignored));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -82,6 +86,10 @@ fn reasoned(name: &str, weights: &Option<PathBuf>) -> String {
     }
 }
 
+fn absent() -> Failed {
+    "SUTAZAI_REQUIRE_SERVERS is set, and the model is not on disk".into()
+}
+
 fn conformance(group: &str, path: Option<PathBuf>) -> Vec<Trial> {
     let trial = |(name, case): chat::Case| {
         let name = reasoned(&format!("{group}::conformance::{name}"), &path);
@@ -90,9 +98,10 @@ fn conformance(group: &str, path: Option<PathBuf>) -> Vec<Trial> {
             Some(path) => {
                 block_on(async move { Ok(case(Arc::new(local(&path))).await.map_err(|error| error.report())?) })
             }
-            None => Ok(()),
+            None => Err(absent()),
         };
-        Trial::test(name, run).with_ignored_flag(path.is_none())
+        Trial::test(name, run)
+            .with_ignored_flag(path.is_none() && std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_none())
     };
     chat::cases().into_iter().map(trial).collect()
 }
@@ -163,25 +172,52 @@ fn damaged(tiny: &Path) -> BoxFuture<'_, Outcome> {
             model.write(&path);
             assert_eq!(refusal(&path).await, (ErrorKind::Corrupt, "model_damaged"), "spoil {index}");
         }
+        // Damage in a scale: a tensor of plain numbers, one of which is none.
+        for wrong in [f32::NAN, f32::INFINITY] {
+            let mut model = Tiny::new();
+            model.spoil("blk.1.ffn_down.weight", wrong);
+            model.write(&path);
+            assert_eq!(refusal(&path).await, (ErrorKind::Corrupt, "model_damaged"), "{wrong}");
+        }
         Ok(())
     })
+}
+
+/// A file whose first tensor called `name` has the type `kind`.
+fn retyped(whole: &[u8], name: &str, kind: u32) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+    // After the name: the number of dimensions, two of them, the type.
+    bytes[at + name.len() + 20..][..4].copy_from_slice(&kind.to_le_bytes());
+    bytes
 }
 
 fn unsupported(tiny: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
         let path = tiny.with_file_name("unsupported.gguf");
-        let others: [fn(&mut Tiny); 5] = [
+        let mut scaled = Tiny::new();
+        scaled.header.push(("llama.rope.scaling.type", Value::String("none".into())));
+        scaled.write(&path);
+        local(&path).complete(greedy("x", 2)).await?;
+        let others: [fn(&mut Tiny); 7] = [
             |model| model.set("general.architecture", Value::String("qwen3".into())),
             |model| model.set("tokenizer.ggml.model", Value::String("llama".into())),
             |model| model.set("tokenizer.ggml.pre", Value::String("tekken".into())),
             |model| model.set("tokenizer.chat_template", Value::String("{% if %}".into())),
             |model| model.header.retain(|(key, _)| *key != "tokenizer.chat_template"),
+            |model| model.header.push(("llama.rope.scaling.type", Value::String("linear".into()))),
+            |model| model.tensors.push(("blk.0.attn_q.bias".into(), Tiny::ones())),
         ];
         for (index, other) in others.into_iter().enumerate() {
             let mut model = Tiny::new();
             other(&mut model);
             model.write(&path);
             assert_eq!(refusal(&path).await, (ErrorKind::Unsupported, "model_unsupported"), "case {index}");
+        }
+        let whole = std::fs::read(tiny)?;
+        for (kind, expected) in [(16, "model_unsupported"), (39, "model_unsupported"), (4000, "model_damaged")] {
+            std::fs::write(&path, retyped(&whole, "blk.0.attn_q.weight", kind))?;
+            assert_eq!(refusal(&path).await.1, expected, "type {kind}");
         }
         Ok(())
     })
@@ -262,6 +298,15 @@ fn limit(tiny: &Path) -> BoxFuture<'_, Outcome> {
         }
         let error = model.complete(greedy(&"y".repeat(90), 1)).await.unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "context_length_exceeded"));
+
+        // More than anybody has room for, and none at all.
+        for (asked, told, then) in [(usize::MAX, 1 << 20, 8192), (0, 1, 1)] {
+            let model = LocalChat::new(LocalChatConfig { context_length: asked, ..config(tiny) });
+            assert_eq!(model.info().context_length, told);
+            let outcome = model.complete(greedy("x", 1)).await;
+            assert_eq!(outcome.err().map(|error| error.code()), (asked == 0).then_some("context_length_exceeded"));
+            assert_eq!(model.info().context_length, then);
+        }
         Ok(())
     })
 }
@@ -270,6 +315,67 @@ fn beyond(tiny: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
         let reply = local(tiny).complete(greedy(&"z".repeat(4200), 8)).await?;
         assert!(reply.finish.usage.prompt_tokens > 4200, "{reply:?}");
+        Ok(())
+    })
+}
+
+/// A store that knows the model in the file, and has it.
+async fn store_of(path: &Path) -> Result<ModelStore, Failed> {
+    let bytes = std::fs::read(path)?;
+    let file = KnownFile {
+        role: Role::Weights,
+        name: "tiny.gguf",
+        format: Format::Gguf,
+        bytes: bytes.len() as u64,
+        sha256: Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>().leak(),
+        origins: &[],
+    };
+    let known = KnownModel {
+        name: "tiny:1m",
+        aliases: &["tiny"],
+        description: "a model for tests",
+        family: "llama",
+        parameters: 1,
+        quantisation: "Q4_1",
+        memory_bytes: 1,
+        context_length: 2048,
+        dimension: 0,
+        capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::default() },
+        license: "MIT",
+        files: vec![file].leak(),
+    };
+    let store = ModelStore::new(path.with_file_name("models")).with_catalogue(Catalogue::of(vec![known].leak()));
+    for pulled in store.pull(&["tiny".into()], &Sources::none().with_from(Some(path.into())), Arc::new(())).await {
+        pulled?;
+    }
+    Ok(store)
+}
+
+fn stored(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let store = store_of(tiny).await?;
+        assert_eq!(
+            LocalChat::from_store(store.clone(), "nobody").err().map(|error| error.code()),
+            Some("model_not_found")
+        );
+        let model = LocalChat::from_store(store.clone(), "tiny")?;
+        assert_eq!((model.info().name.as_str(), model.info().context_length), ("tiny:1m", 2048));
+        model.ready().await?;
+        let expected = local(tiny).complete(greedy("x", 8)).await?.text;
+        assert_eq!(model.complete(greedy("x", 8)).await?.text, expected);
+
+        let path = store.installed("tiny").await?.file(Role::Weights)?.0;
+        let mut bytes = std::fs::read(&path)?;
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes)?;
+        let error = LocalChat::from_store(store.clone(), "tiny")?.complete(greedy("x", 8)).await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "model_damaged"));
+        store.remove("tiny").await?;
+        let gone = LocalChat::from_store(store, "tiny")?;
+        for error in [gone.ready().await.unwrap_err(), gone.complete(greedy("x", 8)).await.unwrap_err()] {
+            assert_eq!(error.code(), "model_not_found");
+            assert!(error.to_string().contains("models pull tiny:1m"), "{error}");
+        }
         Ok(())
     })
 }

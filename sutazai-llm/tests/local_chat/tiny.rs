@@ -29,13 +29,9 @@ impl Tiny {
             let tensor = Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap();
             QTensor::quantize(&tensor, GgmlDType::Q4_1).unwrap()
         };
-        let ones = || {
-            QTensor::quantize(&Tensor::ones(WIDTH, candle_core::DType::F32, &Device::Cpu).unwrap(), GgmlDType::F32)
-                .unwrap()
-        };
         let words = words();
         let mut tensors =
-            vec![("token_embd.weight".into(), tensor(words.len(), WIDTH)), ("output_norm.weight".into(), ones())];
+            vec![("token_embd.weight".into(), tensor(words.len(), WIDTH)), ("output_norm.weight".into(), Self::ones())];
         for layer in 0..LAYERS {
             for (name, rows, columns) in [
                 ("attn_q", WIDTH, WIDTH),
@@ -49,7 +45,7 @@ impl Tiny {
                 tensors.push((format!("blk.{layer}.{name}.weight"), tensor(rows, columns)));
             }
             for name in ["attn_norm", "ffn_norm"] {
-                tensors.push((format!("blk.{layer}.{name}.weight"), ones()));
+                tensors.push((format!("blk.{layer}.{name}.weight"), Self::ones()));
             }
         }
         let kinds = words.iter().map(|word| Value::I32(if CONTROL.contains(&word.as_str()) { 3 } else { 1 })).collect();
@@ -73,6 +69,22 @@ impl Tiny {
             ("tokenizer.chat_template", text(TEMPLATE)),
         ];
         Self { header, tensors }
+    }
+
+    /// A tensor of a width's length.
+    pub(crate) fn ones() -> QTensor {
+        let ones = Tensor::ones(WIDTH, candle_core::DType::F32, &Device::Cpu).unwrap();
+        QTensor::quantize(&ones, GgmlDType::F32).unwrap()
+    }
+
+    /// Puts a number that is none into a tensor.
+    pub(crate) fn spoil(&mut self, name: &str, wrong: f32) {
+        let (_, tensor) = self.tensors.iter_mut().find(|(own, _)| own == name).unwrap();
+        let shape = tensor.shape().clone();
+        let mut numbers = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        numbers[100] = wrong;
+        let spoilt = Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap();
+        *tensor = QTensor::quantize(&spoilt, GgmlDType::F32).unwrap();
     }
 
     pub(crate) fn write(&self, path: &Path) {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::local::simd::{exp, multiversioned};
+use crate::local::simd::{exp, multiversioned, sum, total};
 
 /// How many heads there are, and of what size.
 #[derive(Clone, Copy)]
@@ -14,6 +14,9 @@ pub(crate) struct Heads {
     /// Numbers in a head.
     pub(crate) size: usize,
 }
+
+/// Positions below which sharing one token's work among threads costs more than it saves.
+const ALONE: usize = 512;
 
 /// The keys and values of one layer: head by head, position by position.
 pub(crate) struct Cache {
@@ -75,13 +78,19 @@ pub(crate) fn attend(
         }
     }
     let (cache, rows) = (&*cache, &*rows);
-    out.par_chunks_mut(size).enumerate().for_each_init(Vec::new, |scores, (index, out)| {
+    let one = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
         let (position, head) = (index / query, index % query);
         let asks = &rows[position * row_length + head * size..][..size];
         let start = head / (query / shared) * cache.room * size;
         let seen = start..start + (first + position + 1) * size;
         mix(asks, &cache.keys[seen.clone()], &cache.values[seen], scores, out);
-    });
+    };
+    if out.len() == asking && first < ALONE {
+        let mut scores = Vec::new();
+        out.chunks_mut(size).enumerate().for_each(|job| one(&mut scores, job));
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each_init(Vec::new, one);
+    }
 }
 
 multiversioned! {
@@ -90,21 +99,27 @@ multiversioned! {
         let size = asks.len();
         #[allow(clippy::cast_precision_loss, reason = "a head is far below 2^24")]
         let scale = (size as f32).sqrt().recip();
-        scores.clear();
-        scores.extend(keys.chunks_exact(size).map(|key| {
+        // Plain loops: a closure may become a function of its own, which has none of these instructions.
+        scores.resize(keys.len() / size, 0.0);
+        let mut most = [f32::NEG_INFINITY; 16];
+        for (index, (score, key)) in scores.iter_mut().zip(keys.chunks_exact(size)).enumerate() {
             let mut sums = [0f32; 16];
             for (asks, key) in asks.as_chunks::<16>().0.iter().zip(key.as_chunks::<16>().0) {
                 for ((sum, a), b) in sums.iter_mut().zip(asks).zip(key) {
                     *sum += a * b;
                 }
             }
-            sums.iter().sum::<f32>() * scale
-        }));
-        let most = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
-        for score in scores.iter_mut() {
-            *score = exp(*score - most);
+            *score = total(sums) * scale;
+            most[index % 16] = if *score > most[index % 16] { *score } else { most[index % 16] };
         }
-        let scale = scores.iter().sum::<f32>().recip();
+        let mut top = f32::NEG_INFINITY;
+        for most in most {
+            top = if most > top { most } else { top };
+        }
+        for score in scores.iter_mut() {
+            *score = exp(*score - top);
+        }
+        let scale = sum(scores).recip();
         out.fill(0.0);
         for (score, value) in scores.iter().zip(values.chunks_exact(size)) {
             let weight = score * scale;

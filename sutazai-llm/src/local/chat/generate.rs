@@ -46,6 +46,11 @@ impl Loaded {
         Ok(Self { network, tokenizer, template, grammars: OnceLock::new(), context })
     }
 
+    /// Tokens of prompt and answer together.
+    pub(crate) fn context(&self) -> usize {
+        self.context
+    }
+
     /// Answers `request` into `events`, and stops early when nobody listens any more.
     pub(crate) fn answer(&self, request: &ChatRequest, events: &mpsc::Sender<Result<ChatEvent>>) -> Result<()> {
         let began = Instant::now();

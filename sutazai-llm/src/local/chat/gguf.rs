@@ -3,11 +3,14 @@
 use std::{
     fs::File,
     io::{BufReader, ErrorKind as IoKind},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use sutazai_core::{Error, ErrorKind, Result};
+
+use super::header;
 
 /// An open GGUF file with its header.
 pub(crate) struct Gguf {
@@ -20,14 +23,24 @@ impl Gguf {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| match error.kind() {
             IoKind::NotFound => missing().because(error),
-            _ => Error::new(ErrorKind::Unavailable, "the model file cannot be read")
-                .with_code("model_unavailable")
-                .because(error),
+            _ => unreadable().because(error),
         })?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let content =
-            Content::read(&mut reader).map_err(|error| damaged("its header cannot be read").because(error))?;
-        Ok(Self { content, reader })
+        // candle divides by what stands in the header.
+        let read = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)));
+        match read {
+            Ok(Ok(content)) => Ok(Self { content, reader }),
+            Ok(Err(error)) => Err(match header::foreign_type(&mut reader) {
+                Some(kind) => unsupported(format!("its weights are of type {kind}, which is not known")),
+                None => damaged("its header cannot be read").because(error),
+            }),
+            Err(_) => Err(damaged("its header cannot be read")),
+        }
+    }
+
+    /// The names of all tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &str> {
+        self.content.tensor_infos.keys().map(String::as_str)
     }
 
     /// The header value called `key`.
@@ -106,6 +119,11 @@ impl Gguf {
 /// The error of a file that is not there.
 pub(crate) fn missing() -> Error {
     Error::new(ErrorKind::NotFound, "the model's file is not there; pull the model first").with_code("model_not_found")
+}
+
+/// The error of a file that the system does not let us read.
+pub(crate) fn unreadable() -> Error {
+    Error::new(ErrorKind::Unavailable, "the model file cannot be read").with_code("model_unavailable")
 }
 
 /// The error of a file whose contents cannot be right.

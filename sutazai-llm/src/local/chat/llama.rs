@@ -11,7 +11,7 @@ use super::{
     matrix::{Activations, BLOCK, Matrix},
     network::{Network, Session},
 };
-use crate::local::simd::{exp, multiversioned};
+use crate::local::simd::{exp, multiversioned, squares};
 
 /// The measures of a model, from its header.
 struct Measures {
@@ -34,8 +34,15 @@ impl Measures {
         if gguf.get("llama.expert_count").is_some() {
             return Err(unsupported("it is a mixture of experts"));
         }
-        if gguf.get("llama.rope.scaling.type").is_some() || gguf.has_tensor("rope_freqs.weight") {
+        let scaling = match gguf.get("llama.rope.scaling.type") {
+            Some(_) => gguf.text("llama.rope.scaling.type")?,
+            None => "none",
+        };
+        if scaling != "none" || gguf.has_tensor("rope_freqs.weight") {
             return Err(unsupported("it scales its positions"));
+        }
+        if let Some(name) = gguf.tensors().find(|name| name.ends_with(".bias")) {
+            return Err(unsupported(format!("it adds biases, such as {name}")));
         }
         let width = gguf.count("llama.embedding_length", 1..=1 << 16)?;
         let query = gguf.count("llama.attention.head_count", 1..=1 << 10)?;
@@ -126,22 +133,27 @@ impl Llama {
 }
 
 fn matrix(gguf: &mut Gguf, parts: &[(&str, usize)], columns: usize) -> Result<Matrix> {
+    let checked = |matrix: Option<Matrix>| matrix.ok_or_else(|| not_finite(parts[0].0));
     if let [(name, rows)] = parts {
-        return gguf.tensor(name, &[*rows, columns], |numbers| Matrix::quantise(columns, &[numbers]));
+        return gguf.tensor(name, &[*rows, columns], |numbers| Matrix::quantise(columns, &[numbers])).and_then(checked);
     }
     let numbers = parts
         .iter()
         .map(|(name, rows)| gguf.tensor(name, &[*rows, columns], <[f32]>::to_vec))
         .collect::<Result<Vec<_>>>()?;
-    Ok(Matrix::quantise(columns, &numbers.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    checked(Matrix::quantise(columns, &numbers.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
 fn vector(gguf: &mut Gguf, name: &str, length: usize) -> Result<Vec<f32>> {
     let numbers = gguf.tensor(name, &[length], <[f32]>::to_vec)?;
     match numbers.iter().all(|number| number.is_finite()) {
         true => Ok(numbers),
-        false => Err(damaged(format!("tensor {name} holds something that is not a number"))),
+        false => Err(not_finite(name)),
     }
+}
+
+fn not_finite(name: &str) -> Error {
+    damaged(format!("tensor {name}, or one beside it, holds what is no finite number"))
 }
 
 impl Network for Llama {
@@ -235,14 +247,8 @@ multiversioned! {
     /// Each row divided by its root mean square, times `weights`.
     pub(crate) fn normalise(rows: &[f32], weights: &[f32], epsilon: f32, out: &mut [f32]) {
         for (row, out) in rows.chunks_exact(weights.len()).zip(out.chunks_exact_mut(weights.len())) {
-            let mut sums = [0f32; 16];
-            for chunk in row.chunks(16) {
-                for (sum, number) in sums.iter_mut().zip(chunk) {
-                    *sum += number * number;
-                }
-            }
             #[allow(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
-            let mean = sums.iter().sum::<f32>() / row.len() as f32;
+            let mean = squares(row, 0.0) / row.len() as f32;
             let scale = (mean + epsilon).sqrt().recip();
             for ((out, number), weight) in out.iter_mut().zip(row).zip(weights) {
                 *out = number * scale * weight;

@@ -17,51 +17,42 @@ use sutazai_core::{
 
 use super::{
     LocalChatConfig,
-    generate::{CHUNK, Loaded},
-    gguf::{Gguf, damaged},
+    generate::CHUNK,
+    gguf::damaged,
+    in_process::InProcess,
     network::{Network, Session},
-    worker::Worker,
 };
 
 /// A chat model that llama.cpp runs in this process.
 ///
 /// It behaves as [`LocalChat`](super::LocalChat) does; only the arithmetic is llama.cpp's, on the weights as the file has them. With a seed an answer is
 /// the same again for the same number of threads.
-pub struct LlamaCppChat {
-    info: ModelInfo,
-    config: LocalChatConfig,
-    worker: Worker,
-}
+pub struct LlamaCppChat(InProcess);
 
 impl LlamaCppChat {
     /// The model that `config` describes; nothing is read yet.
     #[must_use]
     pub fn new(config: LocalChatConfig) -> Self {
-        let (path, context, threads) = (config.path.clone(), config.context_length, config.threads);
-        let load = move || {
-            let build = |_: &mut Gguf, vocabulary| Ok(Box::new(LlamaCpp::open(&path, threads, vocabulary)?) as _);
-            Gguf::open(&path).and_then(|gguf| Loaded::new(gguf, context, build))
-        };
-        let info = ModelInfo { backend: "llama-cpp".into(), ..config.info() };
+        let threads = config.threads;
         // llama.cpp has threads of its own.
-        let options = super::Options { threads: 1, ..config.options() };
-        Self { info, worker: Worker::new(options, load), config }
+        Self(InProcess::new(config, "llama-cpp", 1, move |path, _, vocabulary| {
+            Ok(Box::new(LlamaCpp::open(path, threads, vocabulary)?))
+        }))
     }
 }
 
 #[async_trait]
 impl ChatModel for LlamaCppChat {
     fn info(&self) -> &ModelInfo {
-        &self.info
+        self.0.info()
     }
 
     async fn ready(&self) -> Result<()> {
-        self.config.ready().await
+        self.0.ready().await
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
-        request.check(&self.info)?;
-        self.worker.chat(request).await
+        self.0.chat(request).await
     }
 }
 

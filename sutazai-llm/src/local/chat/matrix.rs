@@ -11,6 +11,8 @@ use crate::local::simd::{Isa, multiversioned};
 pub(crate) const BLOCK: usize = 32;
 /// Rows of a tile: one per 32-bit lane of the widest registers.
 const LANES: usize = 16;
+/// Numbers from which on threads share the work of quantising activations.
+const ALONE: usize = 4096;
 /// Rows of activations that one pass over a tile serves.
 const GROUP: usize = 8;
 
@@ -35,8 +37,8 @@ impl Matrix {
         columns > 0 && columns.is_multiple_of(BLOCK)
     }
 
-    /// Quantises `rows * columns` numbers; `parts` follow one another as rows of one matrix.
-    pub(crate) fn quantise(columns: usize, parts: &[&[f32]]) -> Self {
+    /// Quantises `rows * columns` numbers; `parts` follow one another as rows of one matrix. `None` if one of them is not finite.
+    pub(crate) fn quantise(columns: usize, parts: &[&[f32]]) -> Option<Self> {
         let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(columns)).collect();
         let blocks = columns / BLOCK;
         let empty = Tile { quads: [[0; LANES * 4]; BLOCK / 4], scales: [0.0; LANES] };
@@ -53,7 +55,9 @@ impl Matrix {
                 }
             }
         });
-        Self { rows: rows.len(), columns, tiles }
+        // The scale of a block with such a number is none either.
+        let finite = tiles.par_iter().all(|tile| tile.scales.iter().all(|scale| scale.is_finite()));
+        finite.then_some(Self { rows: rows.len(), columns, tiles })
     }
 
     /// Rows.
@@ -124,16 +128,16 @@ pub(crate) struct Activations {
     blocks: Vec<Block>,
 }
 
-/// 32 neighbouring values with their scale and sum.
+/// 32 neighbouring values with their scale, and -128 times their sum.
 #[derive(Clone)]
 pub(crate) struct Block {
     values: [i8; BLOCK],
     scale: f32,
-    sum: i32,
+    lowered: i32,
 }
 
 impl Block {
-    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, sum: 0 };
+    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, lowered: 0 };
 
     #[inline(always)]
     fn quad(&self, index: usize) -> i32 {
@@ -147,7 +151,12 @@ impl Activations {
     pub(crate) fn load(&mut self, columns: usize, rows: &[f32]) {
         self.blocks_per_row = columns / BLOCK;
         self.blocks.resize(rows.len() / BLOCK, Block::ZERO);
-        quantise(rows, &mut self.blocks);
+        if rows.len() < ALONE {
+            quantise(rows, &mut self.blocks);
+        } else {
+            let parts = self.blocks.par_chunks_mut(ALONE / BLOCK).zip(rows.par_chunks(ALONE));
+            parts.for_each(|(blocks, rows)| quantise(rows, blocks));
+        }
     }
 
     fn rows(&self) -> usize {
@@ -158,20 +167,27 @@ impl Activations {
 multiversioned! {
     /// Numbers to 8 bits, 32 at a time.
     pub(crate) fn quantise(numbers: &[f32], blocks: &mut [Block]) {
-        // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, in registers of every width.
+        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the lowest bits, in registers of every width.
         const ROUND: f32 = 12_582_912.0;
         for (numbers, block) in numbers.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-            let most = numbers.iter().fold(0f32, |most, number| most.max(number.abs()));
+            // Magnitudes are in the order of their bits; what is no number is above all, and makes the scale none.
+            let mut most = 0;
+            for number in numbers {
+                most = most.max(number.to_bits() & 0x7fff_ffff);
+            }
+            let most = f32::from_bits(most);
             let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
             block.scale = most / 127.0;
-            let mut sum = 0;
             for (value, number) in block.values.iter_mut().zip(numbers) {
-                #[allow(clippy::cast_possible_truncation, reason = "the scale keeps it within -127 to 127")]
-                let rounded = (number * inverse + ROUND - ROUND) as i32 as i8;
-                *value = rounded;
-                sum += i32::from(rounded);
+                #[allow(clippy::cast_possible_truncation, reason = "the lowest byte is the rounded number")]
+                let rounded = (number * inverse + ROUND).to_bits() as u8;
+                *value = rounded.cast_signed();
             }
-            block.sum = sum;
+            let mut sum = 0;
+            for value in &block.values {
+                sum += i32::from(*value);
+            }
+            block.lowered = -128 * sum;
         }
     }
 }
@@ -184,14 +200,16 @@ fn multiply(isa: Isa, tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) 
         #[allow(unsafe_code, reason = "the instruction set was detected")]
         // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
         Isa::Vnni512 => unsafe {
-            if let [out] = out {
-                x86::vnni512::<1>(tiles, rows, std::slice::from_mut(out))
-            } else if out.len() == GROUP {
-                x86::vnni512::<GROUP>(tiles, rows, out)
-            } else {
-                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                    x86::vnni512::<1>(tiles, row, std::slice::from_mut(out));
-                }
+            const { assert!(GROUP == 8) };
+            match out.len() {
+                1 => x86::vnni512::<1>(tiles, rows, out),
+                2 => x86::vnni512::<2>(tiles, rows, out),
+                3 => x86::vnni512::<3>(tiles, rows, out),
+                4 => x86::vnni512::<4>(tiles, rows, out),
+                5 => x86::vnni512::<5>(tiles, rows, out),
+                6 => x86::vnni512::<6>(tiles, rows, out),
+                7 => x86::vnni512::<7>(tiles, rows, out),
+                _ => x86::vnni512::<8>(tiles, rows, out),
             }
         },
         #[cfg(target_arch = "x86_64")]
@@ -271,7 +289,7 @@ mod x86 {
         let raise = _mm512_set1_epi8(-128);
         let mut totals = [_mm512_setzero_ps(); ROWS];
         for (index, tile) in tiles.iter().enumerate() {
-            let mut sums: [__m512i; ROWS] = std::array::from_fn(|row| _mm512_set1_epi32(-128 * rows[row][index].sum));
+            let mut sums: [__m512i; ROWS] = std::array::from_fn(|row| _mm512_set1_epi32(rows[row][index].lowered));
             for quad in 0..BLOCK / 4 {
                 let weights = _mm512_xor_si512(load512(&tile.quads[quad]), raise);
                 for row in 0..ROWS {
@@ -351,8 +369,8 @@ mod tests {
     fn every_kernel_agrees_with_candle_and_with_itself_in_any_batch() {
         for (rows, columns) in [(48, 576), (17, 32), (5, 96), (1, 64)] {
             let weights = numbers(rows * columns, 1);
-            let matrix = Matrix::quantise(columns, &[&weights[..columns], &weights[columns..]]);
-            for count in [1, 3, 8, 13] {
+            let matrix = Matrix::quantise(columns, &[&weights[..columns], &weights[columns..]]).unwrap();
+            for count in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
                 let input = numbers(count * columns, 2);
                 let candle = QTensor::quantize(
                     &Tensor::from_slice(&weights, (rows, columns), &Device::Cpu).unwrap(),
@@ -380,9 +398,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_neither_taken_nor_lost() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut weights = numbers(2 * 64, 4);
+            let matrix = Matrix::quantise(64, &[&weights]).unwrap();
+            weights[70] = wrong;
+            assert!(Matrix::quantise(64, &[&weights]).is_none(), "{wrong}");
+            for isa in Isa::available() {
+                let found = product(isa, &matrix, &weights);
+                assert!(
+                    found[..2].iter().all(|x| x.is_finite()) && found[2..].iter().all(|x| !x.is_finite()),
+                    "{isa:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_row_reads_back_as_it_was_within_a_step() {
         let weights = numbers(20 * 64, 3);
-        let matrix = Matrix::quantise(64, &[&weights]);
+        let matrix = Matrix::quantise(64, &[&weights]).unwrap();
         let mut row = vec![0.0; 64];
         matrix.read_row(18, &mut row);
         for (found, expected) in row.iter().zip(&weights[18 * 64..]) {

@@ -4,6 +4,8 @@ mod attention;
 mod generate;
 mod gguf;
 mod grammar;
+mod header;
+mod in_process;
 mod llama;
 #[cfg(feature = "llama-cpp")]
 mod llama_cpp;
@@ -19,30 +21,29 @@ use std::{num::NonZero, path::PathBuf, thread, time::Duration};
 
 use async_trait::async_trait;
 use sutazai_core::{
-    Result,
-    model::{ChatModel, ChatRequest, ChatStream, ModelCapabilities, ModelInfo},
+    Error, ErrorKind, Result,
+    model::{ChatModel, ChatRequest, ChatStream, ModelInfo},
 };
 
 #[cfg(feature = "llama-cpp")]
 pub use self::llama_cpp::LlamaCppChat;
 pub use self::tokenizer::Tokenizer;
-use self::{
-    generate::Loaded,
-    gguf::{Gguf, missing},
-    llama::Llama,
-    worker::{Options, Worker},
-};
+use self::{in_process::InProcess, llama::Llama};
+use crate::registry::ModelStore;
+
+/// Tokens of context at most, whatever is asked for.
+const LONGEST: usize = 1 << 20;
 
 /// How a model in this process runs.
 #[derive(Clone, Debug)]
 pub struct LocalChatConfig {
     /// The name that callers use, such as `smollm2:135m`.
     pub name: String,
-    /// Its GGUF file.
-    pub path: PathBuf,
+    /// Where its GGUF file is.
+    pub file: ModelFile,
     /// Threads that compute; by default one per processor.
     pub threads: usize,
-    /// Tokens of prompt and answer together; a model trained for fewer has fewer. 8,192 by default.
+    /// Tokens of prompt and answer together, at most 2^20; a model trained for fewer has fewer. 8,192 by default.
     pub context_length: usize,
     /// Requests that may wait for their turn; more are refused with the code `queue_full`. 64 by default.
     pub max_waiting: usize,
@@ -50,12 +51,21 @@ pub struct LocalChatConfig {
     pub unload_after: Option<Duration>,
 }
 
+/// Where a model's file is.
+#[derive(Clone, Debug)]
+pub enum ModelFile {
+    /// At this path. Whatever is there is read.
+    Path(PathBuf),
+    /// In this store, under the model's name. It is read only if it has the digest that the catalogue pins.
+    Store(ModelStore),
+}
+
 impl LocalChatConfig {
     /// The model `name` in the file at `path`, with defaults for the rest.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
-            path: path.into(),
+            file: ModelFile::Path(path.into()),
             threads: thread::available_parallelism().map_or(1, NonZero::get),
             context_length: 8192,
             max_waiting: 64,
@@ -63,69 +73,53 @@ impl LocalChatConfig {
         }
     }
 
-    fn info(&self) -> ModelInfo {
-        ModelInfo {
-            name: self.name.clone(),
-            backend: "local".into(),
-            context_length: self.context_length,
-            dimension: 0,
-            capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::default() },
+    /// The model `name` of `store`, with defaults for the rest; code `model_not_found` if its catalogue does not know it.
+    pub fn from_store(store: ModelStore, name: &str) -> Result<Self> {
+        let model = store.catalogue().find(name)?;
+        if !model.capabilities.chat {
+            return Err(Error::new(ErrorKind::Unsupported, "this model does not chat")
+                .during("chat with")
+                .about(model.name));
         }
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            name: self.name.clone(),
-            path: self.path.clone(),
-            threads: self.threads,
-            max_waiting: self.max_waiting,
-            context_length: self.context_length,
-            unload_after: self.unload_after,
-        }
-    }
-
-    async fn ready(&self) -> Result<()> {
-        let found = tokio::fs::metadata(&self.path).await.is_ok_and(|file| file.is_file() && file.len() > 0);
-        if found { Ok(()) } else { Err(missing().during("find model").about(self.path.display())) }
+        let context_length = model.context_length.min(8192);
+        Ok(Self { file: ModelFile::Store(store), context_length, ..Self::new(model.name, PathBuf::new()) })
     }
 }
 
 /// A chat model that runs in this process: a GGUF file of the llama family, its weights held in 8 bits.
 ///
-/// Making one is cheap. The file is read when the first request comes, on a thread of the model's own, where all inference runs.
-/// One request is answered at a time, others wait in order. With a seed an answer is the same again on the same kind of
-/// processor, whatever the number of threads.
-pub struct LocalChat {
-    info: ModelInfo,
-    config: LocalChatConfig,
-    worker: Worker,
-}
+/// Making one is cheap. The file is read when the first request comes, on a thread of the model's own, where all inference runs; from then on its
+/// information has the model's own context length where that is less. One request is answered at a time, others wait in order. With a seed an
+/// answer is the same again on the same kind of processor, whatever the number of threads.
+pub struct LocalChat(InProcess);
 
 impl LocalChat {
     /// The model that `config` describes; nothing is read yet.
     #[must_use]
     pub fn new(config: LocalChatConfig) -> Self {
-        let (path, context) = (config.path.clone(), config.context_length);
-        let load = move || {
-            let build = |gguf: &mut Gguf, vocabulary| Ok(Box::new(Llama::from_gguf(gguf, vocabulary)?) as _);
-            Gguf::open(&path).and_then(|gguf| Loaded::new(gguf, context, build))
-        };
-        Self { info: config.info(), worker: Worker::new(config.options(), load), config }
+        let threads = config.threads;
+        Self(InProcess::new(config, "local", threads, |_, gguf, vocabulary| {
+            Ok(Box::new(Llama::from_gguf(gguf, vocabulary)?))
+        }))
+    }
+
+    /// The model `name` of `store`; nothing is read yet. Code `model_not_found` if its catalogue does not know it.
+    pub fn from_store(store: ModelStore, name: &str) -> Result<Self> {
+        LocalChatConfig::from_store(store, name).map(Self::new)
     }
 }
 
 #[async_trait]
 impl ChatModel for LocalChat {
     fn info(&self) -> &ModelInfo {
-        &self.info
+        self.0.info()
     }
 
     async fn ready(&self) -> Result<()> {
-        self.config.ready().await
+        self.0.ready().await
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
-        request.check(&self.info)?;
-        self.worker.chat(request).await
+        self.0.chat(request).await
     }
 }

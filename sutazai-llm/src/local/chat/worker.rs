@@ -1,9 +1,7 @@
 //! A thread that owns a model: loads it when it is first needed, answers one request at a time, and lets go of it when idle.
 
 use std::{
-    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,14 +20,13 @@ use sutazai_core::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{generate::Loaded, gguf::damaged};
+use crate::local::text_of;
 
 /// How a worker runs.
 #[derive(Clone)]
 pub(crate) struct Options {
     /// The model's name, for errors and threads.
     pub(crate) name: String,
-    /// Its file, for errors.
-    pub(crate) path: PathBuf,
     /// Threads that compute.
     pub(crate) threads: usize,
     /// Requests that may wait for their turn.
@@ -193,16 +190,13 @@ fn prepare<'a>(options: &Options, load: &Load, ready: &'a mut Option<Ready>) -> 
                 .map_err(|error| gone().because(error))?;
             let began = std::time::Instant::now();
             let loaded = catch_unwind(AssertUnwindSafe(|| pool.install(|| load())))
-                .unwrap_or_else(|panic| Err(damaged("reading it failed").because(text_of(&*panic))))
-                .map_err(|error| error.during("load model").about(options.path.display()))?;
+                .unwrap_or_else(|panic| {
+                    Err(damaged("reading it failed").about(&options.name).because(text_of(&*panic)))
+                })
+                .map_err(|error| error.during("load model"))?;
             tracing::info!(model = options.name, elapsed_ms = began.elapsed().as_millis(), "loaded a model");
             Ready { loaded, pool }
         }
     };
     Ok(ready.insert(model))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a message").to_owned()
 }

@@ -7,7 +7,7 @@ use candle_nn::{VarBuilder, ops::softmax_last_dim};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use crate::local::simd::{exp, multiversioned};
+use crate::local::simd::{exp, multiversioned, squares, sum};
 
 /// The measures of a model, as its `config.json` gives them.
 #[derive(Deserialize)]
@@ -233,19 +233,6 @@ fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout, width: usize) -
     }
 }
 
-/// Sums in as many lanes as the widest registers have: one after another, no compiler may reorder them.
-#[inline(always)]
-fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let (lanes, rest) = row.as_chunks::<16>();
-    let mut sums = [0.0; 16];
-    for lane in lanes {
-        for (sum, x) in sums.iter_mut().zip(lane) {
-            *sum += of(*x);
-        }
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| of(*x)).sum::<f32>()
-}
-
 multiversioned! {
     pub(crate) fn normalise(rows: &mut [f32], other: &[f32], bias: &[f32], scale: &[f32], shift: &[f32], epsilon: f32) {
         let width = bias.len();
@@ -253,8 +240,8 @@ multiversioned! {
             for ((x, y), bias) in row.iter_mut().zip(other).zip(bias) {
                 *x += y + bias;
             }
-            let mean = sum(row, |x| x) / width as f32;
-            let variance = sum(row, |x| (x - mean) * (x - mean)) / width as f32;
+            let mean = sum(row) / width as f32;
+            let variance = squares(row, mean) / width as f32;
             let by = (variance + epsilon).sqrt().recip();
             for ((x, scale), shift) in row.iter_mut().zip(scale).zip(shift) {
                 *x = (*x - mean) * by * scale + shift;

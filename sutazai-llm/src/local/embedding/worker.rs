@@ -1,6 +1,7 @@
 //! The thread that holds the model: one at a time reads texts, and callers that wait are served together.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,6 +13,7 @@ use sutazai_core::{Error, ErrorKind, Result, model::Embeddings};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bert::SentenceBert;
+use crate::local::text_of;
 use crate::registry::Installed;
 
 /// Batches that may wait; further callers wait to hand theirs in.
@@ -106,26 +108,35 @@ impl State {
     }
 
     fn serve(&mut self, jobs: Vec<Job>) {
-        let mut all = Vec::new();
-        let mut waiting = Vec::new();
+        let (mut files, mut all, mut waiting) = (None, Vec::new(), Vec::with_capacity(jobs.len()));
         for mut job in jobs {
-            match self.load(job.files.take()) {
-                Ok(()) => {
-                    waiting.push((job.texts.len(), job.answer));
-                    all.append(&mut job.texts);
-                }
-                Err(error) => drop(job.answer.send(Err(error))),
-            }
+            files = files.or(job.files);
+            waiting.push((job.texts.len(), job.answer));
+            all.append(&mut job.texts);
         }
-        let Some(model) = self.model.as_ref().filter(|_| !all.is_empty()) else { return };
-        let mut outcome = model.embed(&all).map(Vec::into_iter);
+        if waiting.is_empty() {
+            return;
+        }
+        let embed = AssertUnwindSafe(|| self.load(files)?.embed(&all));
+        let outcome = catch_unwind(embed).unwrap_or_else(|panic| {
+            // Whatever state it was in: the next call loads it anew.
+            self.model = None;
+            self.loaded.store(false, Ordering::Release);
+            Err(Error::new(ErrorKind::Internal, "the model broke off; it is loaded anew for the next call")
+                .with_code("model_failed")
+                .during("embed with")
+                .about(self.name)
+                .because(text_of(&*panic)))
+        });
+        let mut outcome = outcome.map(Vec::into_iter);
         for (count, answer) in waiting {
             let answered = match &mut outcome {
                 Ok(vectors) => {
                     let (vectors, tokens): (_, Vec<u32>) = vectors.by_ref().take(count).unzip();
                     Ok(Embeddings { vectors, tokens: tokens.iter().sum() })
                 }
-                Err(error) => Err(Error::new(ErrorKind::Internal, "the model failed")
+                Err(error) => Err(Error::new(error.kind(), "the model cannot be used")
+                    .with_code(error.code())
                     .during("embed with")
                     .about(self.name)
                     .because(error.report())),
@@ -134,17 +145,20 @@ impl State {
         }
     }
 
-    /// Loads the weights if they are not there. A failure is told, and tried again for the next caller.
-    fn load(&mut self, files: Option<Installed>) -> Result<()> {
-        if self.model.is_none() {
-            let files = files.ok_or_else(|| {
-                Error::new(ErrorKind::Unavailable, "the model is being loaded; try again")
-                    .during("embed with")
-                    .about(self.name)
-            })?;
-            self.model = Some(SentenceBert::load(&files, self.context, self.dimension)?);
-            self.loaded.store(true, Ordering::Release);
-        }
-        Ok(())
+    /// The model; loads the weights if they are not there, once for all who wait. A failure is told, and tried again for the next caller.
+    fn load(&mut self, files: Option<Installed>) -> Result<&SentenceBert> {
+        let model = match self.model.take() {
+            Some(model) => model,
+            None => {
+                let files = files.ok_or_else(|| {
+                    Error::new(ErrorKind::Unavailable, "the model is being loaded; try again")
+                        .during("embed with")
+                        .about(self.name)
+                })?;
+                SentenceBert::load(&files, self.context, self.dimension)?
+            }
+        };
+        self.loaded.store(true, Ordering::Release);
+        Ok(self.model.insert(model))
     }
 }
