@@ -1,5 +1,6 @@
 //! What every [`VectorStore`] must do.
 
+mod recall;
 mod samples;
 
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json};
 
+pub use self::recall::the_nearest_of_many_are_found;
 use self::samples::{fields, filters};
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -30,7 +32,8 @@ macro_rules! vector_conformance {
             the_nearest_come_first, scores_are_exact, ties_stand_by_id, limits_are_kept, queries_are_answered_in_order,
             bad_queries_are_refused, upsert_replaces, the_later_of_two_counts, a_bad_record_spoils_the_batch,
             payloads_come_back, filters_hold, filters_narrow_before_the_limit, deleting_by_id, deleting_by_filter,
-            what_was_deleted_can_return, scans_turn_pages, callers_do_not_mix, what_is_filled_is_there);
+            what_was_deleted_can_return, scans_turn_pages, callers_do_not_mix, what_is_filled_is_there,
+            the_nearest_of_many_are_found);
     };
     (@ $make:expr; $($case:ident),*) => {
         mod vector_conformance {

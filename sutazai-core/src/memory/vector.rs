@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -10,15 +11,9 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::{
-    error::{Error, ErrorKind, Fault, Result},
+    error::{Error, ErrorKind, Result},
     store::{CollectionSpec, Page, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };
-
-/// The longest id of a record, in bytes.
-const LONGEST_ID: usize = 512;
-
-/// The most faults that one error lists.
-const MOST_FAULTS: usize = 100;
 
 /// A [`VectorStore`] in memory: exact, and gone with the process. Right for tests and for some ten thousand records.
 #[derive(Default)]
@@ -35,6 +30,12 @@ struct Entry {
     vector: Vec<f32>,
     length: f64,
     payload: Map<String, Value>,
+}
+
+impl fmt::Debug for MemoryVectorStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryVectorStore").field("collections", &self.lock().len()).finish()
+    }
 }
 
 impl MemoryVectorStore {
@@ -169,81 +170,9 @@ fn not_found(collection: &str) -> Error {
         .about(collection)
 }
 
-/// What every backend checks alike.
-impl CollectionSpec {
-    /// Refuses a shape that no store, or not this one, can hold.
-    pub fn check(&self, capabilities: &VectorCapabilities) -> Result<()> {
-        if self.dimension == 0 {
-            let fault = Fault::new("/dimension", "0 is not allowed, at least 1 is");
-            return Err(Error::invalid("a collection needs a dimension", vec![fault]));
-        }
-        if self.dimension > capabilities.max_dimension {
-            let most = capabilities.max_dimension;
-            return Err(Error::new(ErrorKind::Unsupported, format!("vectors of at most {most} numbers can be stored"))
-                .about(capabilities.name));
-        }
-        Ok(())
-    }
-
-    /// The error for a collection that exists with this spec when another was asked for.
-    #[must_use]
-    pub fn conflict(&self, collection: &str) -> Error {
-        let message =
-            format!("the collection exists with dimension {}: drop it first or use another name", self.dimension);
-        Error::new(ErrorKind::Conflict, message).with_code("collection_conflict").about(collection)
-    }
-
-    /// Refuses a batch with a record that may not be stored, and names what is wrong with each.
-    pub fn check_records(&self, records: &[VectorRecord]) -> Result<()> {
-        let faults = records.iter().enumerate().flat_map(|(index, record)| {
-            let id = (record.id.is_empty() || record.id.len() > LONGEST_ID).then(|| {
-                Fault::new(format!("/{index}/id"), format!("{} bytes, 1 to {LONGEST_ID} are allowed", record.id.len()))
-            });
-            let vector = self.fault(&record.vector).map(|what| Fault::new(format!("/{index}/vector"), what));
-            id.into_iter().chain(vector)
-        });
-        refuse("records cannot be stored", faults)
-    }
-
-    /// Refuses queries that cannot be compared with what a collection of this shape holds.
-    pub fn check_queries(&self, queries: &[VectorQuery]) -> Result<()> {
-        let faults = queries.iter().enumerate().filter_map(|(index, query)| {
-            self.fault(&query.vector).map(|what| Fault::new(format!("/{index}/vector"), what))
-        });
-        refuse("queries cannot be searched for", faults)
-    }
-
-    fn fault(&self, vector: &[f32]) -> Option<String> {
-        if vector.len() != self.dimension {
-            return Some(format!("{} numbers, the collection has {}", vector.len(), self.dimension));
-        }
-        if let Some(found) = vector.iter().find(|x| !x.is_finite()) {
-            return Some(format!("{found} is not a finite number"));
-        }
-        vector.iter().all(|x| *x == 0.0).then(|| "all numbers are zero: it has no direction".to_owned())
-    }
-}
-
-fn refuse(message: &'static str, faults: impl Iterator<Item = Fault>) -> Result<()> {
-    let faults: Vec<_> = faults.take(MOST_FAULTS).collect();
-    if faults.is_empty() { Ok(()) } else { Err(Error::invalid(message, faults)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     crate::vector_conformance!(MemoryVectorStore::new());
-
-    #[test]
-    fn every_fault_of_a_batch_is_named() {
-        let spec = CollectionSpec { dimension: 2 };
-        let record =
-            |id: &str, vector: &[f32]| VectorRecord { id: id.into(), vector: vector.into(), payload: Map::new() };
-        let records =
-            [record("a", &[1.0, 0.0]), record("", &[1.0]), record("b", &[f32::NAN, 0.0]), record("c", &[0.0, 0.0])];
-        let error = spec.check_records(&records).unwrap_err();
-        let paths: Vec<_> = error.faults().iter().map(|fault| fault.path.as_str()).collect();
-        assert_eq!(paths, ["/1/id", "/1/vector", "/2/vector", "/3/vector"]);
-    }
 }

@@ -154,7 +154,7 @@ impl State {
     }
 
     /// The best of the index file by its graph, or nothing where measuring each is quicker, or the graph found too few.
-    fn near(&self, vector: &[f32], among: &Bits, limit: usize) -> Option<Vec<(f32, usize)>> {
+    pub(super) fn near(&self, vector: &[f32], among: &Bits, limit: usize) -> Option<Vec<(f32, usize)>> {
         let sealed = self.sealed.as_ref()?;
         let matching = among.below(sealed.len());
         // The fewer match, the longer the walk through those that do not: it grows as len ÷ matching.
@@ -163,7 +163,8 @@ impl State {
             return None;
         }
         // Some more than asked for: 16-bit vectors misjudge who stands at the edge.
-        let count = limit + limit / 2 + 10;
+        let wanted = limit.min(matching);
+        let count = wanted + wanted / 2 + 10;
         let allowed = (matching < sealed.len()).then_some(|slot| among.contains(slot));
         let slots = match sealed.graph().near(vector, count, allowed) {
             Ok(slots) => slots,
@@ -174,7 +175,7 @@ impl State {
         };
         let slots = slots.into_iter().map(|slot| slot as usize).filter(|slot| *slot < sealed.len());
         let scored: Vec<_> = slots.map(|slot| (cosine(vector, sealed.vector(slot)), slot)).collect();
-        (scored.len() >= limit.min(matching)).then_some(scored)
+        (scored.len() >= wanted).then_some(scored)
     }
 
     fn slot(&self, key: i64) -> Option<usize> {

@@ -1,6 +1,8 @@
 //! The store as a whole: the suite of all vector stores, and what happens to its files.
 
+mod faults;
 mod files;
+mod golden;
 mod kill;
 mod search;
 
@@ -23,47 +25,60 @@ const NAME: &str = "documents";
 const DIMENSION: usize = 24;
 
 /// A store in a directory that goes with it.
-struct Temporary(UsearchStore, #[allow(dead_code, reason = "removes the directory")] TempDir);
+struct Temporary {
+    store: UsearchStore,
+    /// Every search walks the graph, also of what was just written.
+    indexed: bool,
+    _directory: TempDir,
+}
 
 impl Temporary {
-    async fn new(config: impl FnOnce(&Path) -> UsearchConfig) -> Self {
+    async fn new(config: impl FnOnce(&Path) -> UsearchConfig, indexed: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self(UsearchStore::open(config(directory.path())).await.unwrap(), directory)
+        let store = UsearchStore::open(config(directory.path())).await.unwrap();
+        Self { store, indexed, _directory: directory }
+    }
+
+    async fn settled(&self, collection: &str) -> Result<()> {
+        if self.indexed { self.store.build_index(collection).await } else { Ok(()) }
     }
 }
 
 #[async_trait]
 impl VectorStore for Temporary {
     fn capabilities(&self) -> VectorCapabilities {
-        self.0.capabilities()
+        self.store.capabilities()
     }
 
     async fn create_collection(&self, name: &str, spec: &CollectionSpec) -> Result<()> {
-        self.0.create_collection(name, spec).await
+        self.store.create_collection(name, spec).await
     }
 
     async fn drop_collection(&self, name: &str) -> Result<()> {
-        self.0.drop_collection(name).await
+        self.store.drop_collection(name).await
     }
 
     async fn upsert(&self, collection: &str, records: Vec<VectorRecord>) -> Result<()> {
-        self.0.upsert(collection, records).await
+        self.store.upsert(collection, records).await?;
+        self.settled(collection).await
     }
 
     async fn delete(&self, collection: &str, selector: Selector) -> Result<u64> {
-        self.0.delete(collection, selector).await
+        let gone = self.store.delete(collection, selector).await?;
+        self.settled(collection).await?;
+        Ok(gone)
     }
 
     async fn search(&self, collection: &str, queries: &[VectorQuery]) -> Result<Vec<Vec<VectorHit>>> {
-        self.0.search(collection, queries).await
+        self.store.search(collection, queries).await
     }
 
     async fn scan(&self, collection: &str, after: Option<&str>, limit: usize) -> Result<Page<VectorRecord>> {
-        self.0.scan(collection, after, limit).await
+        self.store.scan(collection, after, limit).await
     }
 
     async fn count(&self, collection: &str) -> Result<u64> {
-        self.0.count(collection).await
+        self.store.count(collection).await
     }
 }
 
@@ -71,14 +86,25 @@ impl VectorStore for Temporary {
 mod exact {
     use super::*;
 
-    sutazai_core::vector_conformance!(Temporary::new(|directory| directory.into()).await);
+    sutazai_core::vector_conformance!(Temporary::new(|directory| directory.into(), false).await);
 }
 
 /// With index files and graphs from the first record on.
 mod indexed {
     use super::*;
 
-    sutazai_core::vector_conformance!(Temporary::new(eager).await);
+    sutazai_core::vector_conformance!(Temporary::new(eager, true).await);
+
+    #[tokio::test]
+    async fn its_searches_walk_the_graph() {
+        let temporary = Temporary::new(eager, true).await;
+        temporary.create_collection(NAME, &CollectionSpec { dimension: DIMENSION }).await.unwrap();
+        temporary.upsert(NAME, Draw::new().records(0..5)).await.unwrap();
+        let collection = temporary.store.shared.loaded(NAME).await.unwrap();
+        let state = collection.read().unwrap();
+        let near = state.near(&[1.0; DIMENSION], &state.alive, 3).unwrap();
+        assert!(near.len() >= 3 && state.sealed_len() == 5);
+    }
 }
 
 #[tokio::test]
@@ -100,7 +126,7 @@ async fn what_is_filled_survives_reopening() {
 /// Builds as soon as it can, from the first record on.
 fn eager(directory: &Path) -> UsearchConfig {
     let mut config = UsearchConfig::new(directory);
-    (config.exact_below, config.settle) = (0, Duration::ZERO);
+    (config.exact_below, config.settle, config.scan_gain) = (0, Duration::ZERO, 0);
     config
 }
 
