@@ -4,21 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use sutazai_agents::{AgentsOptions, catalogue};
 use sutazai_core::{
-    Error, ErrorKind, Orchestrator, Result,
+    Error, Orchestrator, Result,
     engine::{Drained, OrchestratorBuilder},
     memory::MemoryVectorStore,
     model::ChatModel,
 };
 use sutazai_llm::{
     local::{LocalChat, LocalEmbedding},
-    ollama::{Discovered, OllamaChat, default_urls, discover},
+    ollama::{Discovered, OllamaChat, answering, default_urls},
     registry::ModelStore,
 };
 
 use sutazai_store::{SqliteConfig, SqliteStore, Synchronous, vector::UsearchStore};
 
 use crate::{
-    config::{Fsync, Settings, VectorProvider},
+    config::{Fsync, Settings, VectorProvider, masked_url},
     defaults::WithDefaults,
     dev_agents::dev_agents,
     metrics::Metrics,
@@ -52,8 +52,8 @@ impl Engine {
 }
 
 /// An engine over the data directory, as `serve` runs it, and what counts its work.
-pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Engine, Arc<Metrics>)> {
-    let catalogue = catalogue(AgentsOptions::default());
+pub async fn serving(settings: &Settings, dir: &DataDir, ollama: Option<Discovered>) -> Result<(Engine, Arc<Metrics>)> {
+    let catalogue = catalogue(agents_options(settings));
     let mut agents = catalogue.agents;
     if settings.dev_agents {
         agents.extend(dev_agents());
@@ -71,25 +71,44 @@ pub async fn serving(settings: &Settings, dir: &DataDir) -> Result<(Engine, Arc<
         VectorProvider::Usearch => Some(Arc::new(UsearchStore::open(dir.join(INDEX)).await?)),
         VectorProvider::Memory => None,
     };
-    let builder = models(vectors(builder, index.as_ref()), settings, ollama(settings).await).await?;
+    let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
     Ok((Engine { orchestrator: builder.start().await?, index }, metrics))
 }
 
 /// An engine for one command: tasks in memory, the index kept in the data directory unless a server has that.
 pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<Engine> {
-    let catalogue = catalogue(AgentsOptions::default());
+    let catalogue = catalogue(agents_options(settings));
     let builder = Orchestrator::builder().agents(catalogue.agents).router(catalogue.router);
     let index = match settings.vector_provider {
         VectorProvider::Usearch => {
             // What cannot be made is told by opening it.
             let _ = crate::node::create(&settings.data_dir);
-            UsearchStore::open(settings.data_dir.join(INDEX)).await.map(Arc::new)
+            let opened = UsearchStore::open(settings.data_dir.join(INDEX)).await;
+            opened.inspect_err(warn_of_index).ok().map(Arc::new)
         }
-        VectorProvider::Memory => Err(Error::new(ErrorKind::Unsupported, "memory was asked for")),
+        VectorProvider::Memory => None,
     };
-    let index = index.inspect_err(|error| tracing::debug!(%error, "the index of this command is in memory")).ok();
     let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
     Ok(Engine { orchestrator: builder.start().await?, index })
+}
+
+/// Why a command that works alone makes its index anew.
+fn warn_of_index(error: &Error) {
+    let what = match error.code() {
+        "vectors_in_use" => {
+            "a server has the index: name it with --server URL, or the documents are indexed anew in memory"
+        }
+        _ => "the index cannot be used; the documents are indexed anew in memory",
+    };
+    tracing::warn!(error = %error.report(), "{what}");
+}
+
+fn agents_options(settings: &Settings) -> AgentsOptions {
+    let mut options = AgentsOptions::default();
+    options.documents.roots.clone_from(&settings.docs_roots);
+    options.documents.temperature = settings.temperature;
+    options.documents.max_tokens = settings.max_tokens;
+    options
 }
 
 /// Adds the index, or one in memory.
@@ -109,19 +128,22 @@ async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
     SqliteStore::connect(config).await
 }
 
-/// The Ollama that answers and holds the chat model of the settings, if there is one.
+/// The first Ollama that answers and holds the chat model of the settings, if there is one. One that was named and does not is warned about.
 pub async fn ollama(settings: &Settings) -> Option<Discovered> {
-    let urls = settings.ollama_base_url.clone().map_or_else(default_urls, |url| vec![url]);
-    let mut open = Vec::new();
-    for url in urls {
-        if listens(&url).await {
-            open.push(url);
+    let (model, named) = (&settings.model_id, settings.ollama_base_url.as_ref());
+    for url in named.map_or_else(default_urls, |url| vec![url.clone()]) {
+        let found = if listens(&url).await { answering(std::slice::from_ref(&url)).await.pop() } else { None };
+        let why = match found {
+            Some(found) if found.holds(model) => return Some(found),
+            Some(_) => "does not hold it",
+            None => "does not answer",
+        };
+        if named.is_some() {
+            let url = masked_url(&url);
+            tracing::warn!("no {model} from the Ollama at {url}, which {why}; {CHAT_MODEL} answers in this process");
         }
     }
-    if open.is_empty() {
-        return None;
-    }
-    discover(&open, &settings.model_id).await
+    None
 }
 
 /// Whether anything listens at a URL. Much cheaper than an HTTP client, and on most machines the answer is no.
@@ -141,7 +163,12 @@ async fn models(
     let store = ModelStore::new(&settings.models_dir);
     let mut chat: Vec<Arc<dyn ChatModel>> = Vec::new();
     if let Some(ollama) = ollama {
-        chat.push(Arc::new(OllamaChat::connect(ollama.client, &settings.model_id, None).await?));
+        match OllamaChat::connect(ollama.client, &settings.model_id, None).await {
+            Ok(model) => chat.push(Arc::new(model)),
+            Err(error) => {
+                tracing::warn!(error = %error.report(), "the Ollama's model cannot be used; {CHAT_MODEL} answers instead");
+            }
+        }
     }
     chat.push(Arc::new(LocalChat::from_store(store.clone(), CHAT_MODEL)?));
     let builder = chat.into_iter().fold(builder, |builder, model| {

@@ -9,6 +9,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+/// Where the ready line is logged. Programs wait for it, so no level hides it.
+pub const READY: &str = "sutazai_server::ready";
+
 /// Who logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logger {
@@ -29,6 +32,10 @@ impl Logger {
     pub fn start(self, level: Option<&str>) {
         let default = if self == Self::Server { "info" } else { "warn" };
         let filter = EnvFilter::new(level.unwrap_or(default));
+        let filter = match format!("{READY}=info").parse() {
+            Ok(directive) => filter.add_directive(directive),
+            Err(_) => filter,
+        };
         let registry = tracing_subscriber::registry().with(filter);
         // An error means that a subscriber is set, by a program that embeds this crate or by a test: it stays.
         let _ = match (self, self.is_for_people()) {

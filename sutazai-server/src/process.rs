@@ -1,6 +1,6 @@
 //! The process: how it ends, on which threads it works, and the signals that end it.
 
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, io, process::ExitCode, time::Duration};
 
 use sutazai_core::{Error, ErrorKind};
 
@@ -97,7 +97,16 @@ impl fmt::Display for Failure {
 const HINTS: &[(&str, &str)] = &[
     ("agent_not_found", "`sutazai-server agents list` shows the agents"),
     ("model_not_found", "`sutazai-server models list` shows the models, `models pull NAME` gets one"),
+    ("model_unsupported", "`sutazai-server models list` shows the models that run in process"),
+    ("newer_layout", "run the version that wrote this data directory, or name another one with --data-dir"),
+    ("node_in_use", "stop the other server, or name another data directory with --data-dir"),
+    ("no_documents", "name a file or folder of text, Markdown or source code with --docs PATH"),
+    ("store_busy", "another program has the database open: stop it, or name another data directory with --data-dir"),
     ("store_damaged", "restore it, or name another data directory with --data-dir"),
+    ("store_full", "free some space on its disk, or name another data directory with --data-dir"),
+    ("store_in_use", "stop the process that has it open, or name another data directory with --data-dir"),
+    ("store_unavailable", "see whether you may read and write the data directory, or name another one with --data-dir"),
+    ("vectors_in_use", "stop the process that has the index open, or name another data directory with --data-dir"),
     ("model_damaged", "`sutazai-server models rm NAME` and `models pull NAME` bring it back"),
     ("task_not_found", "`sutazai-server tasks list` shows the tasks"),
     ("store_version", "run the version that wrote this data directory, or name another one with --data-dir"),
@@ -125,8 +134,18 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Starts the threads that async work runs on; 0 threads stands for one a core.
-pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+/// How long the end of a process waits for blocking calls, such as a write to a pipe that nobody reads.
+const LEAVE: Duration = Duration::from_millis(200);
+
+/// Runs `work` to its end on `threads` threads; 0 stands for one a core. Blocking calls that do not return by then are left behind.
+pub fn run<T>(threads: usize, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime(threads)?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LEAVE);
+    outcome
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if threads > 0 {
         builder.worker_threads(threads);

@@ -1,11 +1,13 @@
 //! A server: takes over its directory and its port, serves, and drains when it is told to end.
 
 use std::{
+    io::{self, ErrorKind},
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
+use sutazai_llm::ollama::Discovered;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,21 +29,12 @@ pub struct Claimed {
 impl Claimed {
     /// Takes over the data directory and the port, or says which of them is not to be had.
     pub fn new(settings: &Settings) -> Result<Self, Failure> {
-        let listen = settings.listen;
-        if !listen.ip().is_loopback() {
-            let what = format!("listen: {listen} is reachable from outside, and there is no authentication yet");
-            return Err(Failure::usage(what).hint("listen on loopback, such as --listen 127.0.0.1:10010"));
-        }
+        settings.check()?;
         let dir = DataDir::open(&settings.data_dir)?;
-        let taken = |error: std::io::Error| {
-            Failure::usage(format!("cannot listen on {listen}: {error}")).hint(format!(
-                "another program has port {}; stop it, or choose another with --listen HOST:PORT",
-                listen.port()
-            ))
-        };
-        let listener = TcpListener::bind(listen).map_err(taken)?;
-        listener.set_nonblocking(true).map_err(taken)?;
-        let address = listener.local_addr().map_err(taken)?;
+        let refused = |error: std::io::Error| bind_failure(settings.listen, &error);
+        let listener = TcpListener::bind(settings.listen).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         Ok(Self { dir, listener, address })
     }
 
@@ -52,29 +45,49 @@ impl Claimed {
     }
 }
 
+/// Why nothing can be served at `listen`, and what to do about it.
+fn bind_failure(listen: SocketAddr, error: &io::Error) -> Failure {
+    let port = listen.port();
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("another program has port {port}; stop it, or choose another with --listen HOST:PORT")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("port {port} is for privileged users; choose one above 1023 with --listen HOST:PORT")
+        }
+        ErrorKind::AddrNotAvailable => {
+            format!("this machine has no address {}; try --listen 127.0.0.1:{port}", listen.ip())
+        }
+        _ => "choose another address with --listen HOST:PORT".to_owned(),
+    };
+    Failure::usage(format!("cannot listen on {listen}: {error}")).hint(hint)
+}
+
 /// A server that is ready: its engine runs, its port is open.
 pub struct Server {
     claimed: Claimed,
     engine: Engine,
     metrics: Arc<Metrics>,
     drain: Duration,
+    options: Options,
 }
 
 impl Server {
     /// Starts the engine. Whatever is wrong now is a fault of the configuration.
-    pub async fn start(claimed: Claimed, settings: &Settings) -> Result<Self, Failure> {
-        let started = compose::serving(settings, &claimed.dir).await;
+    pub async fn start(claimed: Claimed, settings: &Settings, ollama: Option<Discovered>) -> Result<Self, Failure> {
+        let started = compose::serving(settings, &claimed.dir, ollama).await;
         let (engine, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
-        Ok(Self { claimed, engine, metrics, drain: Duration::from_millis(settings.drain_ms) })
+        let options = Options { allowed_hosts: settings.allowed_hosts.clone(), ..Options::default() };
+        Ok(Self { claimed, engine, metrics, drain: Duration::from_millis(settings.drain_ms), options })
     }
 
     /// Serves until `end` is cancelled, then admits nothing more, lets running tasks finish, gives back what is left and closes.
     pub async fn run(self, end: CancellationToken) -> Result<Exit, Failure> {
-        let Self { claimed, engine, metrics, drain } = self;
-        let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("cannot serve on: {error}"));
+        let Self { claimed, engine, metrics, drain, options } = self;
+        let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot serve on: {error}"));
         let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
         let closed = CancellationToken::new();
-        let state = AppState::new(engine.orchestrator.clone(), metrics, Options::default());
+        let state = AppState::new(engine.orchestrator.clone(), metrics, options);
         let serving = async {
             let served = http::serve(listener, state, closed.clone().cancelled_owned()).await;
             end.cancel(); // whatever made it stop, the engine stops too

@@ -144,6 +144,54 @@ fn watching_survives_a_restart_of_the_server() {
 }
 
 #[test]
+fn every_command_shows_an_example() {
+    fn walk(path: &[&str], seen: &mut usize) {
+        let help = run(&[path, &["--help"]].concat());
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(help.status.success() && text.contains("Examples:"), "{path:?}: {text}");
+        *seen += 1;
+        let Some((_, rest)) = text.split_once("Commands:\n") else { return };
+        for name in rest.lines().map_while(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' ')) {
+            let name = name.split_whitespace().next().unwrap();
+            if name != "help" {
+                walk(&[path, &[name]].concat(), seen);
+            }
+        }
+    }
+    let mut seen = 0;
+    walk(&[], &mut seen);
+    assert!(seen > 20, "only {seen} commands were found");
+    let states = String::from_utf8(run(&["tasks", "list", "--help"]).stdout).unwrap();
+    assert!(states.contains("waiting") && states.contains("cancelled"), "{states}");
+    assert_eq!(code(&["tasks", "list", "--state", "sleeping"]), 2);
+    assert_eq!(code(&["tasks", "submit", "--input", "{}", "--idempotency-key", "with space"]), 2);
+}
+
+#[test]
+fn a_password_in_an_address_is_not_shown() {
+    let output = run(&["tasks", "list", "--server", "http://me:secret@127.0.0.1:9"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("***@127.0.0.1:9") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn variables_of_the_users_documents_stop_nothing() {
+    for (name, value) in [
+        ("PG_DSN", "postgresql+asyncpg://u:secret@h/d"),
+        ("PG_DSN", "host=db user=x"),
+        ("VECTOR_PROVIDER", "milvus"),
+        ("LOG_LEVEL", "WARNING"),
+        ("LOG_LEVEL", "Critical"),
+    ] {
+        let output = command(&["config", "check"]).env(name, value).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{name}={value}: {text}");
+        assert_eq!(text.contains("not built"), name != "LOG_LEVEL", "{name}={value}: {text}");
+    }
+}
+
+#[test]
 fn settings_are_shown_with_their_origin_and_checked() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("sutazai.toml");
@@ -169,11 +217,17 @@ fn settings_are_shown_with_their_origin_and_checked() {
     let wrong = with(&["config", "check"], &[("SUTAZAI_MAX_RUNNING", "many")]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("max_running") && stderr(&wrong).contains("\"many\""), "{}", stderr(&wrong));
+    for (name, value) in [("MAX_RUNNING", "many"), ("LISTEN", "0.0.0.0:1"), ("PROMETHEUS_NAMESPACE", "a b")] {
+        let output = with(&["config", "check", "--json"], &[(&format!("SUTAZAI_{name}"), value)]);
+        let checked = json(&output);
+        assert_eq!((output.status.code(), &checked["ok"]), (Some(2), &false.into()), "{checked}");
+        assert!(checked["faults"][0].as_str().unwrap().contains(value), "{checked}");
+    }
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let script = format!("'{}' openapi | head -c 10", env!("CARGO_BIN_EXE_sutazai-server"));
+    let script = format!("'{}' openapi | head -c 10", binary::path());
     let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
     assert_eq!(stderr(&output), "");
     assert!(output.status.success());

@@ -38,6 +38,12 @@ fn main() -> ExitCode {
         trial("a_binary_file_is_passed_over_by_name", no_models, with_models(a_binary_file_is_passed_over_by_name)),
         trial("a_damaged_model_is_named", no_models, with_models(a_damaged_model_is_named)),
         trial("an_unknown_model_is_named", no_models, with_models(an_unknown_model_is_named)),
+        trial(
+            "a_server_that_was_named_and_is_not_there",
+            no_models,
+            with_models(a_server_that_was_named_and_is_not_there),
+        ),
+        trial("quickstart_answers_and_ends", no_models, with_models(quickstart_answers_and_ends)),
         trial("alone_and_served_answers_agree", no_models, with_models(alone_and_served_answers_agree)),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -176,9 +182,9 @@ fn a_damaged_model_is_named(models: &Path) {
     let (docs, models) = (folder(&[("harbour.md", CRANE.as_bytes())]), damaged(models));
     let output = ask(docs.path(), models.path(), QUESTION);
     let text = stderr(&output);
-    assert!(!text.contains("panicked"), "{text}");
-    // The passage can still be quoted without the model; either way people are told which file is damaged.
-    assert!(text.contains("gguf") || text.contains("smollm2"), "exit {:?}: {text}", output.status.code());
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(!text.contains("panicked") && output.stdout.is_empty(), "{text}");
+    assert!(text.contains(".gguf") && text.contains("model_damaged") && text.contains("hint: "), "{text}");
 }
 
 fn an_unknown_model_is_named(models: &Path) {
@@ -201,6 +207,43 @@ fn an_unknown_model_is_named(models: &Path) {
         error["code"] == "model_not_found" && error["message"].as_str().unwrap().contains("no-such-model"),
         "{error}"
     );
+}
+
+fn a_server_that_was_named_and_is_not_there(models: &Path) {
+    let (docs, data) = (folder(&[("harbour.md", CRANE.as_bytes())]), tempfile::tempdir().unwrap());
+    let ask = |arguments: &[&str], server: Option<&str>| {
+        let mut command = command(&[&["search", "crane", "--json", "--docs"], arguments].concat());
+        command.env("SUTAZAI_DATA_DIR", data.path()).env("SUTAZAI_MODELS_DIR", models);
+        command.envs(server.map(|server| ("SUTAZAI_SERVER", server))).output().unwrap()
+    };
+    let docs = docs.path().to_str().unwrap();
+    let alone = ask(&[docs], Some("http://127.0.0.1:9"));
+    assert!(alone.status.success() && stderr(&alone).contains("127.0.0.1:9; working alone"), "{}", stderr(&alone));
+    assert!(!json(&alone)["hits"].as_array().unwrap().is_empty());
+    assert_eq!(ask(&[docs, "--server", "http://127.0.0.1:9"], None).status.code(), Some(3));
+    // A server that is not named has the index.
+    let _server = Server::start(data.path());
+    let beside = ask(&[docs], Some("http://127.0.0.1:9"));
+    assert!(beside.status.success() && stderr(&beside).contains("--server"), "{}", stderr(&beside));
+}
+
+fn quickstart_answers_and_ends(models: &Path) {
+    let (docs, data) = (folder(&[("harbour.md", CRANE.as_bytes())]), tempfile::tempdir().unwrap());
+    let output =
+        command(&["quickstart", "--exit", "--json", "--listen", "127.0.0.1:0", "--question", QUESTION, "--docs"])
+            .arg(docs.path())
+            .args(["--data-dir".as_ref(), data.path().as_os_str(), "--models-dir".as_ref(), models.as_os_str()])
+            .env("REDIS_URL", "redis://h")
+            .output()
+            .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("REDIS_URL is ignored"), "{}", stderr(&output));
+    let shown = json(&output);
+    assert_eq!(shown["citations_checked"], true, "{shown}");
+    assert_eq!(shown["answer"]["citations"][0]["path"], "harbour.md", "{shown}");
+    let mut stages: Vec<_> = shown["stages_ms"].as_object().unwrap().keys().map(String::as_str).collect();
+    stages.sort_unstable();
+    assert_eq!(stages, ["answer", "index", "models", "server"], "{shown}");
 }
 
 fn alone_and_served_answers_agree(models: &Path) {

@@ -8,6 +8,9 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Command,
+    sync::Mutex,
     time::Duration,
 };
 
@@ -71,6 +74,8 @@ async fn killed_during_500_running_tasks_it_loses_none_and_ends_each_once() {
     );
 
     let (client, url) = (http(), server.url());
+    let recoveries: Mutex<HashMap<String, usize>> = Mutex::default();
+    let recoveries = &recoveries;
     let check = |(id, line): (String, String)| {
         let (client, url) = (client.clone(), url.clone());
         async move {
@@ -83,6 +88,8 @@ async fn killed_during_500_running_tasks_it_loses_none_and_ends_each_once() {
                 .filter(|line| ["event: task.completed", "event: task.failed", "event: task.cancelled"].contains(line))
                 .count();
             assert_eq!(terminal, 1, "{line}: {events}");
+            let recovered = events.lines().filter(|line| *line == "event: task.recovered").count();
+            recoveries.lock().unwrap().insert(line, recovered);
         }
     };
     stream::iter(acknowledged.clone()).map(check).buffer_unordered(16).collect::<Vec<()>>().await;
@@ -92,8 +99,13 @@ async fn killed_during_500_running_tasks_it_loses_none_and_ends_each_once() {
     text.lines().for_each(|line| *written.entry(line).or_default() += 1);
     let number = |line: &str| line.split_once('-').and_then(|(_, n)| n.parse::<u64>().ok());
     assert!(written.keys().all(|line| number(line).is_some()), "a torn line in the ledger");
+    let recoveries = recoveries.lock().unwrap();
+    assert!(recoveries.values().any(|count| *count > 0), "nothing ran at any of the kills: they said nothing");
     for line in acknowledged.values().filter(|line| number(line).is_some_and(|n| n % 2 == 0)) {
-        assert!(written.contains_key(line.as_str()), "{line} was acknowledged and never done");
+        let times = written.get(line.as_str()).copied().unwrap_or_default();
+        assert!(times > 0, "{line} was acknowledged and never done");
+        let cut = recoveries[line];
+        assert!(times <= 1 + cut, "{line} was done {times} times though its execution was cut short {cut} times");
     }
 }
 
@@ -114,6 +126,11 @@ fn bad_starts_are_one_clear_line_with_a_hint() {
         ("another layout", &["--data-dir", old.path().to_str().unwrap()], "layout \"0\""),
         ("a file in the way", &["--data-dir", file.to_str().unwrap()], "a-file"),
         ("no place to write", &["--data-dir", "/proc/none"], "/proc/none"),
+        (
+            "a bad namespace",
+            &["--data-dir", there, "--listen", "127.0.0.1:0", "--prometheus-namespace", "1"],
+            "prometheus_namespace",
+        ),
         ("PostgreSQL", &["--data-dir", there, "--store", "postgres://u:secret@h/d"], "not built yet"),
     ];
     for (name, arguments, expected) in cases {
@@ -132,6 +149,76 @@ fn a_store_of_another_version_is_refused() {
     let output = run(&["serve", "--data-dir", data.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("tasks.db"), "{}", stderr(&output));
+}
+
+/// Raises what a binary must know to use the tasks in `data`, as a later version would.
+async fn outdate(data: &Path) {
+    use sqlx::{Connection, SqliteConnection};
+    let mut database = SqliteConnection::connect(data.join("tasks.db").to_str().unwrap()).await.unwrap();
+    let changed = sqlx::query("UPDATE meta SET value = 1000000 WHERE key = 'min_reader'");
+    assert_eq!(changed.execute(&mut database).await.unwrap().rows_affected(), 1);
+    database.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    Server::start(data.path()).kill();
+    outdate(data.path()).await;
+    let output = run(&["serve", "--data-dir", data.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("newer version") && text.contains("hint: run the version"), "{text}");
+}
+
+#[test]
+fn the_ready_line_is_written_whatever_is_logged() {
+    for level in ["off", "warn", "sutazai_core=debug"] {
+        let data = tempfile::tempdir().unwrap();
+        // It would not come back without its ready line.
+        let server = Server::start_with(data.path(), &["--log-level", level]);
+        assert!(!server.port().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_task_when_the_server_ends_is_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(data.path(), &["--drain-ms", "100"]);
+    let task = json!({ "agent": "dev.sleep", "input": { "ms": 600_000 } });
+    let submitted = submit(&server.url(), vec![("long".into(), task)]).await;
+    let (id, client) = (submitted[0].0.clone(), http());
+    let polls: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(client.get(format!("{}/api/v1/tasks/{id}?wait=60s", server.url())).send()))
+        .collect();
+    let mut stream = client.get(format!("{}/api/v1/tasks/{id}/events", server.url())).send().await.unwrap();
+    while !String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()).contains("task.running") {}
+    server.signal("TERM");
+    for poll in polls {
+        let answer = poll.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+    while let Some(_more) = stream.chunk().await.unwrap() {} // its end, not a cut
+    assert_eq!(server.ended().code(), Some(0), "{}", server.log());
+    assert!(!server.log().contains("ended early"), "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_call_does_not_keep_the_process() {
+    let data = tempfile::tempdir().unwrap();
+    let pipe = data.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut server = Server::start_with(data.path(), &["--drain-ms", "100"]);
+    let task = json!({ "agent": "dev.append", "input": { "path": pipe, "line": "nobody reads this" } });
+    let submitted = submit(&server.url(), vec![("blocked".into(), task)]).await;
+    let task = format!("{}/api/v1/tasks/{}", server.url(), submitted[0].0);
+    let until = std::time::Instant::now() + PATIENCE;
+    while http().get(&task).send().await.unwrap().json::<Value>().await.unwrap()["state"] != "running" {
+        assert!(std::time::Instant::now() < until, "it does not run");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,10 +280,10 @@ async fn bad_requests_do_not_hurt_it() {
     let server = Server::start(data.path());
     let (client, url) = (http(), format!("{}/api/v1/tasks", server.url()));
     for body in ["{not json".to_owned(), "[]".into(), "x".repeat(20 << 20), "[".repeat(100_000)] {
-        // A server may answer and close before it has read a body that it refuses.
-        if let Ok(answer) = client.post(&url).header("content-type", "application/json").body(body).send().await {
-            assert!(answer.status().is_client_error(), "{}", answer.status());
-        }
+        let length = body.len();
+        let answer = client.post(&url).header("content-type", "application/json").body(body).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{length} bytes were not answered: {error:?}"));
+        assert!(answer.status().is_client_error(), "{length} bytes: {}", answer.status());
     }
     let good = submit(&server.url(), vec![("good".into(), json!({ "agent": "dev.echo", "input": 1 }))]).await;
     assert_eq!(finished(&client, &server.url(), &good[0].0).await["output"], 1);

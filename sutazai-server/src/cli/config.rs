@@ -7,14 +7,13 @@ use super::{
     output::{Output, say},
 };
 use crate::{
-    config::{Configuration, Note},
+    config::{Configuration, Note, Refused},
     process::{Exit, Failure},
 };
 
 /// Runs `config …`.
 pub(super) fn run(command: &Config, configuration: &Configuration, out: Output) -> Result<Exit, Failure> {
     let notes: Vec<String> = configuration.notes.iter().map(ToString::to_string).collect();
-    let unknown = configuration.notes.iter().any(|note| matches!(note, Note::Unknown { .. }));
     match command {
         Config::Print => {
             let entries = &configuration.entries;
@@ -33,11 +32,33 @@ pub(super) fn run(command: &Config, configuration: &Configuration, out: Output) 
             Ok(Exit::Done)
         }
         Config::Check => {
-            out.answer(&json!({ "ok": !unknown, "notes": notes }), |_| {
+            let unknown = configuration.notes.iter().any(|note| matches!(note, Note::Unknown { .. }));
+            let refused = configuration.settings.check().err();
+            let faults = refused.as_ref().map_or(&[][..], Refused::faults);
+            let ok = !unknown && faults.is_empty();
+            out.answer(&json!({ "ok": ok, "faults": faults, "notes": notes }), |_| {
                 notes.iter().for_each(|note| say(&format!("note: {note}")));
-                out.line(if unknown { "unknown names were given" } else { "the settings are right" })
+                match (ok, unknown) {
+                    (true, _) => out.line("the settings are right"),
+                    (false, true) => out.line("unknown names were given"),
+                    (false, false) => Ok(()),
+                }
             })?;
-            Ok(if unknown { Exit::Usage } else { Exit::Done })
+            match refused {
+                Some(refused) => Err(refused.into()),
+                None => Ok(if unknown { Exit::Usage } else { Exit::Done }),
+            }
         }
     }
+}
+
+/// `config check` where the settings cannot even be read.
+pub(super) fn unreadable(refused: Refused, out: Output) -> Failure {
+    if out.is_json() {
+        let document = json!({ "ok": false, "faults": refused.faults(), "notes": [] });
+        if let Err(failure) = out.document(&document) {
+            return failure;
+        }
+    }
+    refused.into()
 }

@@ -49,7 +49,11 @@ pub(super) async fn run(request: Request, configuration: &Configuration, out: Ou
     let docs = resolve(&settings.docs)?;
     let client = Client::new(&settings.server)?;
     let input = request.input(&docs);
-    let output = if configuration.is_given("server") || client.answers().await {
+    let served = configuration.is_flag("server") || client.answers().await;
+    if !served && configuration.is_given("server") {
+        say(&format!("warning: no server answers at {}; working alone", client.base()));
+    }
+    let output = if served {
         let task = client.post("/api/v1/tasks", &json!({ "agent": AGENT, "input": input }), None).await?;
         let task = tasks::finished(&client, &text(&task["id"])).await?;
         if let Some(failure) = tasks::fault(&task) {

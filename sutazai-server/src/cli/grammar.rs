@@ -1,6 +1,7 @@
 //! What can be typed. Flags of settings are not here: they come from the table of keys.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use sutazai_core::task::TaskState;
 
 /// Durable agents over local models: one binary, no services.
 #[derive(Debug, Parser)]
@@ -43,18 +44,28 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  sutazai-server search \"retry policy\" --docs docs --limit 3")]
     Search(Search),
     /// Get, list and remove model files
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sutazai-server models list\n  sutazai-server models pull all-minilm"
+    )]
     Models(Models),
     /// Show the agents of a running server
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  sutazai-server agents list")]
     Agents(Agents),
     /// Submit and follow tasks on a running server
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sutazai-server tasks list --state failed\n  sutazai-server tasks watch ID"
+    )]
     Tasks(Tasks),
     /// Show and check the settings
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sutazai-server config print\n  sutazai-server config check --json"
+    )]
     Config(Config),
     /// Print the OpenAPI 3.1 document of the HTTP API
+    #[command(after_help = "Examples:\n  sutazai-server openapi > openapi.json")]
     Openapi,
     /// Print a completion script
     #[command(
@@ -65,6 +76,7 @@ pub(super) enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the version and the build it came from
+    #[command(after_help = "Examples:\n  sutazai-server version --json")]
     Version,
 }
 
@@ -100,6 +112,7 @@ pub(super) struct Search {
 #[derive(Debug, Subcommand)]
 pub(super) enum Models {
     /// List known models and which of them are here
+    #[command(after_help = "Examples:\n  sutazai-server models list --json")]
     List,
     /// Get models
     #[command(
@@ -114,6 +127,7 @@ pub(super) enum Models {
         from: Option<std::path::PathBuf>,
     },
     /// Remove models
+    #[command(after_help = "Examples:\n  sutazai-server models rm smollm2:135m")]
     Rm {
         /// Their names
         #[arg(required = true, value_name = "NAME")]
@@ -125,8 +139,10 @@ pub(super) enum Models {
 #[derive(Debug, Subcommand)]
 pub(super) enum Agents {
     /// List the agents
+    #[command(after_help = "Examples:\n  sutazai-server agents list --json")]
     List,
     /// Show one agent with its schemas
+    #[command(after_help = "Examples:\n  sutazai-server agents show document-knowledge-manager")]
     Show {
         /// Its name
         name: String,
@@ -142,19 +158,24 @@ pub(super) enum Tasks {
     )]
     Submit(Box<Submit>),
     /// Show one task
+    #[command(after_help = "Examples:\n  sutazai-server tasks get 019f3c2a-7d41-7000-8000-000000000000")]
     Get {
         /// Its id
         id: String,
     },
     /// List tasks, newest first
+    #[command(after_help = "Examples:\n  sutazai-server tasks list --state failed --label team=search --limit 10")]
     List(List),
     /// Follow a task's events to its end
-    #[command(after_help = "A connection that breaks is taken up again where it broke.")]
+    #[command(
+        after_help = "A connection that breaks is taken up again where it broke.\n\nExamples:\n  sutazai-server tasks watch 019f3c2a-7d41-7000-8000-000000000000 --json"
+    )]
     Watch {
         /// Its id
         id: String,
     },
     /// Cancel a task
+    #[command(after_help = "Examples:\n  sutazai-server tasks cancel 019f3c2a-7d41-7000-8000-000000000000")]
     Cancel {
         /// Its id
         id: String,
@@ -192,7 +213,7 @@ pub(super) struct Submit {
     #[arg(long, value_name = "NAME")]
     pub(super) tenant: Option<String>,
     /// Makes a repeated submit return the first one's task
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = key)]
     pub(super) idempotency_key: Option<String>,
 }
 
@@ -200,7 +221,7 @@ pub(super) struct Submit {
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Only in this state
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str)))]
     pub(super) state: Option<String>,
     /// Only of this agent
     #[arg(long, value_name = "NAME")]
@@ -223,9 +244,16 @@ pub(super) struct List {
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {
     /// Print every setting with its value and where it came from
+    #[command(after_help = "Examples:\n  sutazai-server config print --config sutazai.toml")]
     Print,
-    /// Check the settings; exits 2 if a value is wrong or a name unknown
+    /// Check the settings; exits 2 if a value is wrong, a name unknown, or `serve` would refuse them
+    #[command(after_help = "Examples:\n  sutazai-server config check --config sutazai.toml")]
     Check,
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let visible = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible { Ok(text.to_owned()) } else { Err("a key has 1 to 255 visible ASCII characters".into()) }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

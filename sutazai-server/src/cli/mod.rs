@@ -24,7 +24,7 @@ use crate::{
     config::{Configuration, environment, load},
     http::{self, BuildInfo},
     logging::Logger,
-    process::{Exit, Failure, runtime},
+    process::{self, Exit, Failure},
 };
 
 /// Runs the command line of this process and says how it ended.
@@ -40,7 +40,17 @@ pub fn main() -> Exit {
     };
     let run = || {
         let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))?;
-        dispatch(cli.command, load(&flags::given(&matches), &environment())?)
+        let (flags, environment) = (flags::given(&matches), environment());
+        match (load(&flags, &environment), &cli.command) {
+            (Ok(configuration), _) => dispatch(cli.command, configuration),
+            (Err(refused), Command::Config(grammar::Config::Check)) => {
+                let asked = |value: &str| matches!(value, "true" | "1");
+                let json = flags.iter().any(|(key, value)| key.name == "json" && asked(value))
+                    || environment.get("SUTAZAI_JSON").is_some_and(|value| asked(value));
+                Err(config::unreadable(refused, Output::new(json)))
+            }
+            (Err(refused), _) => Err(refused.into()),
+        }
     };
     run().unwrap_or_else(|failure| {
         if !failure.is_quiet() {
@@ -76,10 +86,9 @@ fn dispatch(command: Command, configuration: Configuration) -> Result<Exit, Fail
         _ => {}
     }
     Logger::Command.start(level);
-    let runtime = runtime(configuration.settings.worker_threads)?;
     let settings = &configuration.settings;
     let client = || Client::new(&settings.server);
-    runtime.block_on(async {
+    process::run(settings.worker_threads, async {
         match command {
             Command::Tasks(command) => tasks::run(command, client()?, out).await,
             Command::Agents(command) => agents::run(command, client()?, out).await,
@@ -88,7 +97,7 @@ fn dispatch(command: Command, configuration: Configuration) -> Result<Exit, Fail
             Command::Search(search) => {
                 documents::run(Request::Search(search.query, search.limit), &configuration, out).await
             }
-            Command::Quickstart(quickstart) => quickstart::run(quickstart, settings, out).await,
+            Command::Quickstart(quickstart) => quickstart::run(quickstart, &configuration, out).await,
             _ => Ok(Exit::Usage),
         }
     })

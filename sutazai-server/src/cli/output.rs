@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::process::Failure;
+use crate::{config::one_line, process::Failure};
 
 /// Where and how a command answers.
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +80,6 @@ fn colour_of(word: &str) -> Option<Color> {
         "waiting" => Some(Color::Yellow),
         _ => None,
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A line for people beside the result.

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sutazai_agents::documents::{Answer, Citation};
+use sutazai_llm::ollama::Discovered;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     client::Client,
     compose::{self, CHAT_MODEL, EMBEDDING_MODEL},
-    config::Settings,
+    config::{Configuration, Settings, masked_url},
     process::{Exit, Failure, Stop},
     serve::{Claimed, Server, watch},
 };
@@ -29,7 +30,9 @@ use crate::{
 const QUESTION: &str = "What happens to a running task when the server is killed?";
 
 /// Runs `quickstart`.
-pub(super) async fn run(arguments: Quickstart, settings: &Settings, out: Output) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Quickstart, configuration: &Configuration, out: Output) -> Result<Exit, Failure> {
+    configuration.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let settings = &configuration.settings;
     let docs = resolve(&settings.docs)?;
     let claimed = Claimed::new(settings)?;
     let base = format!("http://{}", claimed.address());
@@ -37,24 +40,15 @@ pub(super) async fn run(arguments: Quickstart, settings: &Settings, out: Output)
     tokio::spawn(watch(Stop::new()?, end.clone()));
 
     let mut stages = Stages::default();
-    let ollama = compose::ollama(settings).await;
-    match &ollama {
-        Some(found) => {
-            say(&format!(
-                "models: {} from the Ollama at {}, {EMBEDDING_MODEL} here",
-                settings.model_id,
-                found.client.address()
-            ));
-            pull_missing(settings, &[EMBEDDING_MODEL]).await?;
-        }
-        None => {
-            say(&format!("models: {CHAT_MODEL} and {EMBEDDING_MODEL}, in this process"));
-            pull_missing(settings, &[EMBEDDING_MODEL, CHAT_MODEL]).await?;
-        }
-    }
-    stages.done("models");
-
-    let server = Server::start(claimed, settings).await?;
+    let starting = async {
+        let ollama = models(settings).await?;
+        stages.done("models");
+        Server::start(claimed, settings, ollama).await
+    };
+    let server = tokio::select! {
+        server = starting => server?,
+        () = end.cancelled() => return Ok(Exit::Failed),
+    };
     let serving = tokio::spawn(server.run(end.clone()));
     let asked = async {
         let client = Client::new(&base)?;
@@ -78,6 +72,23 @@ pub(super) async fn run(arguments: Quickstart, settings: &Settings, out: Output)
     let served = serving.await.map_err(|error| Failure::new(Exit::Failed, format!("the server broke off: {error}")))?;
     let exit = asked?;
     served.map(|served| if exit == Exit::Done { served } else { exit })
+}
+
+/// Gets the models that are missing; the chat model is an Ollama's where one holds it.
+async fn models(settings: &Settings) -> Result<Option<Discovered>, Failure> {
+    let ollama = compose::ollama(settings).await;
+    match &ollama {
+        Some(found) => {
+            let address = masked_url(&found.client.address());
+            say(&format!("models: {} from the Ollama at {address}, {EMBEDDING_MODEL} here", settings.model_id));
+            pull_missing(settings, &[EMBEDDING_MODEL]).await?;
+        }
+        None => {
+            say(&format!("models: {CHAT_MODEL} and {EMBEDDING_MODEL}, in this process"));
+            pull_missing(settings, &[EMBEDDING_MODEL, CHAT_MODEL]).await?;
+        }
+    }
+    Ok(ollama)
 }
 
 /// Submits a task over HTTP and gives its output, once it has one.

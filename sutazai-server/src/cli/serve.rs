@@ -4,9 +4,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
 use crate::{
+    compose,
     config::Configuration,
-    logging::Logger,
-    process::{Exit, Failure, Stop, runtime},
+    logging::{Logger, READY},
+    process::{self, Exit, Failure, Stop},
     serve::{Claimed, Server, watch},
 };
 
@@ -17,14 +18,18 @@ pub(super) fn run(configuration: &Configuration, out: Output) -> Result<Exit, Fa
     configuration.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let claimed = Claimed::new(settings)?;
     let address = claimed.address();
-    runtime(settings.worker_threads)?.block_on(async {
+    process::run(settings.worker_threads, async {
         let end = CancellationToken::new();
         tokio::spawn(watch(Stop::new()?, end.clone()));
-        let server = Server::start(claimed, settings).await?;
+        let starting = async { Server::start(claimed, settings, compose::ollama(settings).await).await };
+        let server = tokio::select! {
+            server = starting => server?,
+            () = end.cancelled() => return Ok(Exit::Done),
+        };
         if Logger::Server.is_for_people() {
             out.line(&format!("listening on http://{address}"))?;
         } else {
-            tracing::info!(%address, name = settings.agent_name, "listening");
+            tracing::info!(target: READY, %address, name = settings.agent_name, "listening");
         }
         server.run(end).await
     })

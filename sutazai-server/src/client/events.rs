@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, future};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
@@ -17,6 +17,8 @@ use crate::process::{Exit, Failure};
 
 /// How long a server may stay away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a stream may be silent; a server that lives sends a comment every 10 s.
+const SILENCE: Duration = Duration::from_secs(30);
 /// The longest event: a server's largest payload is below it.
 const LONGEST_LINE: usize = 32 << 20;
 
@@ -46,7 +48,7 @@ impl TaskEvent {
 }
 
 impl Client {
-    /// Hands each event of a task to `each`, from the first to the last. A server that goes away has 30 s to come back.
+    /// Hands each event of a task to `each`, from the first to the last. A server that goes away or falls silent has 30 s to come back.
     pub async fn follow(
         &self,
         id: &str,
@@ -54,41 +56,57 @@ impl Client {
     ) -> Result<(), Failure> {
         let (mut last, mut since, mut pause) = (0, None, Duration::from_millis(100));
         loop {
-            match self.events(id, last).await {
+            let outcome = timeout(SILENCE, self.events(id, last)).await.unwrap_or_else(|_| Err(self.silent()));
+            let failure = match outcome {
                 Ok(events) => {
                     let mut events = std::pin::pin!(events);
-                    while let Some(event) = events.next().await {
-                        // Anything that is no event, such as a cut connection, is answered by asking again.
-                        let Ok(event) = event else { break };
-                        (last, since, pause) = (event.seq, None, Duration::from_millis(100));
+                    // Anything that is no event, such as a cut connection or silence, is answered by asking again.
+                    while let Ok(Some(Ok(heard))) = timeout(SILENCE, events.next()).await {
+                        (since, pause) = (None, Duration::from_millis(100));
+                        let Some(event) = heard else { continue };
+                        last = event.seq;
                         each(&event)?;
                         if event.is_terminal() {
                             return Ok(());
                         }
                     }
+                    self.silent()
                 }
                 Err(failure) if failure.exit() != Exit::Unreachable || last == 0 => return Err(failure),
-                Err(failure) if since.is_some_and(|at: Instant| at.elapsed() > PATIENCE) => return Err(failure),
-                Err(_) => {}
+                Err(failure) => failure,
+            };
+            if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                return Err(failure);
             }
-            since.get_or_insert_with(Instant::now);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
 
-    /// The events after number `after` that one connection gives.
+    fn silent(&self) -> Failure {
+        Failure::new(Exit::Unreachable, format!("the server at {} says nothing any more", self.base()))
+            .hint("the task goes on without you; `sutazai-server tasks get ID` shows it")
+    }
+
+    /// The events after number `after` that one connection gives; `None` stands for a sign of life between them.
     async fn events(
         &self,
         id: &str,
         after: u64,
-    ) -> Result<impl Stream<Item = Result<TaskEvent, std::io::Error>> + use<>, Failure> {
+    ) -> Result<impl Stream<Item = Result<Option<TaskEvent>, std::io::Error>> + use<>, Failure> {
         let request = self.request(Method::GET, &format!("/api/v1/tasks/{}/events", segment(id)));
-        let answer = self.checked(request.header("last-event-id", after).send().await).await?;
+        let sent = request.header("last-event-id", after).send().await;
+        if let Ok(answer) = &sent
+            && answer.status() == StatusCode::SERVICE_UNAVAILABLE
+        {
+            // It is about to end; another one may take its place.
+            return Err(self.silent());
+        }
+        let answer = self.checked(sent).await?;
         let bytes = StreamReader::new(answer.bytes_stream().map_err(std::io::Error::other));
         let lines =
             FramedRead::new(bytes, LinesCodec::new_with_max_length(LONGEST_LINE)).map_err(std::io::Error::other);
-        Ok(documents(lines).and_then(|text| future::ready(read(text))))
+        Ok(documents(lines).and_then(|text| future::ready(text.map(read).transpose())))
     }
 }
 
@@ -97,12 +115,13 @@ fn read(text: String) -> Result<TaskEvent, std::io::Error> {
     Ok(TaskEvent { text, ..event })
 }
 
-/// The `data` of each event (WHATWG HTML, § 9.2.6); names and numbers stand in our documents too.
-fn documents<E>(lines: impl Stream<Item = Result<String, E>>) -> impl Stream<Item = Result<String, E>> {
+/// The `data` of each event (WHATWG HTML, § 9.2.6); names and numbers stand in our documents too. A comment is `None`.
+fn documents<E>(lines: impl Stream<Item = Result<String, E>>) -> impl Stream<Item = Result<Option<String>, E>> {
     let folded = lines.scan(None::<String>, |data, line| {
         let done = match line {
             Err(error) => Some(Err(error)),
-            Ok(line) if line.is_empty() => data.take().map(Ok),
+            Ok(line) if line.is_empty() => data.take().map(|text| Ok(Some(text))),
+            Ok(line) if line.starts_with(':') => Some(Ok(None)),
             Ok(line) => {
                 if let Some(more) = line.strip_prefix("data:") {
                     let more = more.strip_prefix(' ').unwrap_or(more);
@@ -123,11 +142,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn events_are_read_and_comments_passed_over() {
+    async fn events_are_read_and_comments_are_signs_of_life() {
         let text =
             ": hello\n\nid: 1\nevent: task.created\ndata: {\"a\":\ndata:1}\n\nretry: 5\n\n:\ndata: 2\n\ndata: cut off";
         let lines = stream::iter(text.lines().map(|line| Ok::<_, std::io::Error>(line.to_owned())));
         let found: Vec<_> = documents(lines).try_collect().await.unwrap();
-        assert_eq!(found, ["{\"a\":\n1}", "2"]);
+        assert_eq!(found, [None, Some("{\"a\":\n1}".to_owned()), None, Some("2".to_owned())]);
     }
 }

@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::events::TaskEvent;
-use crate::process::{Exit, Failure};
+use crate::{
+    config::masked_url,
+    process::{Exit, Failure},
+};
 
 /// A server at an address. Nothing is sent before the first call.
 #[derive(Clone, Debug)]
@@ -40,10 +43,10 @@ impl Client {
         Ok(Self { base: base.to_owned(), http })
     }
 
-    /// The server's address.
+    /// The server's address, to be shown.
     #[must_use]
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn base(&self) -> String {
+        masked_url(&self.base)
     }
 
     /// Whether a server of ours answers.
@@ -77,7 +80,7 @@ impl Client {
     async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let answer = self.checked(request.timeout(Duration::from_secs(90)).send().await).await?;
         answer.json().await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("{} gave no JSON: {}", self.base, without_url(error)))
+            Failure::new(Exit::Failed, format!("{} gave no JSON: {}", self.base(), without_url(error)))
                 .hint("is it a sutazai-server?")
         })
     }
@@ -93,7 +96,10 @@ impl Client {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> Failure {
-        let what = format!("no server answers at {}: {}", self.base, without_url(error));
+        if error.is_builder() {
+            return Failure::usage(format!("this cannot be sent: {}", without_url(error)));
+        }
+        let what = format!("no server answers at {}: {}", self.base(), without_url(error));
         Failure::new(Exit::Unreachable, what)
             .hint("start one with `sutazai-server serve`, or name another with --server URL")
     }

@@ -46,8 +46,11 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
             }
             _ => allowed("a URL, such as http://127.0.0.1:10010"),
         },
-        Kind::Filter if is_filter(text) => Value(text.into()),
-        Kind::Filter => allowed("error, warn, info, debug, trace or off, or pairs such as sutazai_server=debug,warn"),
+        Kind::Filter => match level(text).or_else(|| is_filter(text).then_some(text)) {
+            Some(text) => Value(text.into()),
+            None => allowed("error, warn, info, debug, trace or off, or pairs such as sutazai_server=debug,warn"),
+        },
+        Kind::List => Value(ValueKind::Array(parts(text).map(|part| part.to_owned().into()).collect())),
         Kind::Choice(built, planned) => match text.to_lowercase() {
             name if built.contains(&name.as_str()) => Value(name.into()),
             name if planned.contains(&name.as_str()) => NotBuilt(name),
@@ -55,10 +58,35 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
         },
         Kind::Store => match text {
             "sqlite" => Value(text.into()),
-            _ if text.starts_with("postgres://") || text.starts_with("postgresql://") => NotBuilt("PostgreSQL".into()),
+            _ if text.starts_with("postgres") && text.contains("://") => NotBuilt("PostgreSQL".into()),
             _ => allowed("sqlite"),
         },
         Kind::NotBuilt => Value(text.into()),
+    }
+}
+
+/// The parts of a list.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// What other programs' names of levels mean here.
+fn level(text: &str) -> Option<&'static str> {
+    match text.to_lowercase().as_str() {
+        "warning" => Some("warn"),
+        "critical" | "fatal" => Some("error"),
+        "notset" => Some("trace"),
+        _ => None,
+    }
+}
+
+/// Reads a value that a variable of another program's may hold: `Err` names what of it is not built here.
+pub(super) fn check_theirs(kind: Kind, text: &str) -> Result<(), String> {
+    match (kind, check(kind, text)) {
+        (_, Checked::NotBuilt(part)) => Err(part),
+        (Kind::Store, Checked::Allowed(_)) => Err("PostgreSQL".into()),
+        (Kind::Choice(_, [_, ..]), Checked::Allowed(_)) => Err(text.to_lowercase()),
+        _ => Ok(()),
     }
 }
 
@@ -84,6 +112,9 @@ mod tests {
         assert_eq!(check(Kind::Store, "postgres://u:p@h/d"), Checked::NotBuilt("PostgreSQL".into()));
         assert_eq!(check(Kind::Choice(&["memory"], &["qdrant"]), "Qdrant"), Checked::NotBuilt("qdrant".into()));
         assert!(matches!(check(Kind::Filter, "loud"), Checked::Allowed(_)));
+        for (theirs, ours) in [("WARNING", "warn"), ("Critical", "error"), ("fatal", "error"), ("INFO", "INFO")] {
+            assert_eq!(check(Kind::Filter, theirs), Checked::Value(ours.into()));
+        }
         assert!(matches!(check(Kind::Filter, "sutazai_server=debug,WARN"), Checked::Value(_)));
     }
 }

@@ -45,6 +45,8 @@ pub enum Kind {
     Url,
     /// A filter of log lines: a level, or `target=level` pairs.
     Filter,
+    /// Texts with commas between them.
+    List,
     /// The built ones of these names, and the ones that are named in the plans but do not exist yet.
     Choice(&'static [&'static str], &'static [&'static str]),
     /// The name of the embedded store, or the URL of one that does not exist yet; may hold a password.
@@ -124,7 +126,7 @@ impl Key {
 pub const PREFIX: &str = "SUTAZAI_";
 
 use Group::{Documents, Everywhere, Models, Serving};
-use Kind::{Address, Choice, Filter, Flag, Integer, Number, Path, Store, Text, Url};
+use Kind::{Address, Choice, Filter, Flag, Integer, List, Number, Path, Store, Text, Url};
 
 /// Every setting there is.
 #[rustfmt::skip]
@@ -142,7 +144,8 @@ pub static KEYS: &[Key] = &[
     Key::new("sqlite_synchronous", Choice(&["full", "normal"], &[]), "full", Serving, "full survives the loss of power, normal the end of the process"),
     Key::new("max_running", Integer(1, 1_000_000), "512", Serving, "Tasks that run at once").also("AGENT_MAX_WORKERS"),
     Key::new("worker_threads", Integer(0, 1_024), "0", Serving, "Threads that serve; 0 is one for each core"),
-    Key::new("drain_ms", Integer(0, 30_000), "30000", Serving, "How long running tasks may go on after SIGTERM"),
+    Key::new("drain_ms", Integer(0, 24_000), "24000", Serving, "How long running tasks may go on after SIGTERM"),
+    Key::new("allowed_hosts", List, "", Serving, "Names besides localhost that requests may be addressed to, with commas between them"),
     Key::new("dev_agents", Flag, "false", Serving, "Add the dev.* agents for smoke and load tests"),
     Key::new("agent_name", Text, "", Serving, "What this server calls itself in its log").also("AGENT_NAME"),
     Key::new("prometheus_namespace", Text, "sutazai", Serving, "What the names of metrics begin with").also("PROMETHEUS_NAMESPACE"),
@@ -154,6 +157,7 @@ pub static KEYS: &[Key] = &[
     Key::new("temperature", Number(0.0, 2.0), "", Models, "Sampling temperature of chats; 0 is greedy").also("TEMPERATURE"),
     Key::new("max_tokens", Integer(1, 1_000_000), "", Models, "Tokens of an answer at most").also("MAX_TOKENS"),
 
+    Key::new("docs_roots", List, "", Models, "Folders that documents may be read from, with commas between them; unset: any"),
     Key::new("docs", Path, "docs", Documents, "A file or folder of documents"),
 
     Key::not_built("redis_url", "Redis, as a cache").also("REDIS_URL"),

@@ -6,11 +6,10 @@ use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use etcetera::BaseStrategy;
 
 use super::{
-    Settings,
-    check::{Checked, check},
+    Refused, Settings,
+    check::{Checked, check, check_theirs},
     keys::{KEYS, Key, Kind, PREFIX, nearest},
 };
-use crate::process::Failure;
 
 /// The settings, where each came from, and what people should know about them.
 #[derive(Debug)]
@@ -28,6 +27,12 @@ impl Configuration {
     #[must_use]
     pub fn is_given(&self, name: &str) -> bool {
         self.entries.iter().any(|entry| entry.key.name == name && entry.origin != DEFAULT)
+    }
+
+    /// Whether the command line gave the key called `name`.
+    #[must_use]
+    pub fn is_flag(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.name == name && entry.origin.starts_with(FLAG))
     }
 }
 
@@ -77,6 +82,7 @@ impl std::fmt::Display for Note {
 
 const DEFAULT: &str = "default";
 const ENVIRONMENT: &str = "environment";
+const FLAG: &str = "flag";
 
 /// Values of one origin, by key.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +108,7 @@ impl Source for Layer {
 pub fn load(
     flags: &[(&'static Key, String)],
     environment: &BTreeMap<String, String>,
-) -> Result<Configuration, Failure> {
+) -> Result<Configuration, Refused> {
     let mut notes = Vec::new();
     let given = |name: &str| environment.get(name).filter(|value| !value.is_empty());
 
@@ -113,10 +119,10 @@ pub fn load(
         }
         if let Some((alias, value)) = key.alias.as_ref().and_then(|alias| Some((alias, given(alias.variable)?))) {
             let value = alias.template.replace("{}", value);
-            match check(key.kind, &value) {
+            match check_theirs(key.kind, &value) {
+                Ok(()) => aliases.put(key, value, format!("{ENVIRONMENT} {}", alias.variable)),
                 // These variables may be set for other programs: what we cannot serve is no fault of this start.
-                Checked::NotBuilt(part) => notes.push(Note::NotBuilt { name: alias.variable.into(), part }),
-                _ => aliases.put(key, value, format!("{ENVIRONMENT} {}", alias.variable)),
+                Err(part) => notes.push(Note::NotBuilt { name: alias.variable.into(), part }),
             }
         }
         let variable = key.variable();
@@ -125,7 +131,7 @@ pub fn load(
         }
     }
     for (key, value) in flags {
-        options.put(key, value, format!("flag --{}", key.flag()));
+        options.put(key, value, format!("{FLAG} --{}", key.flag()));
     }
     let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
     for name in environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(name)) {
@@ -137,26 +143,33 @@ pub fn load(
     let mut builder = Config::builder().add_source(defaults);
     if let Some(path) = path(&options).or_else(|| path(&variables)) {
         if !Path::new(&path).is_file() {
-            return Err(Failure::usage(format!("config: found {path}, which is no file"))
-                .hint("name a TOML file with --config or SUTAZAI_CONFIG"));
+            let fault = format!("config: found {path}, which is no file");
+            return Err(Refused::one(fault, "name a TOML file with --config or SUTAZAI_CONFIG"));
         }
         builder = builder.add_source(File::new(&path, FileFormat::Toml));
     }
     let config = builder.add_source(aliases).add_source(variables).add_source(options).build();
     let config = config.map_err(|error| {
-        Failure::usage(one_line(&error.to_string())).hint("the file given with --config must be TOML: key = value")
+        Refused::one(one_line(&error.to_string()), "the file given with --config must be TOML: key = value")
     })?;
     let table = config.cache.into_table().unwrap_or_default();
     typed(table, notes)
 }
 
 /// Checks every value, names all that are wrong, and makes the settings of them.
-fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configuration, Failure> {
+fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configuration, Refused> {
     let (mut entries, mut faults, mut values) = (Vec::new(), Vec::new(), Map::new());
     for key in KEYS {
         let Some(value) = table.remove(key.name) else { continue };
         let origin = value.origin().unwrap_or(DEFAULT).to_owned();
-        let Ok(text) = value.into_string() else {
+        let text = match &value.kind {
+            ValueKind::Array(parts) if key.kind == Kind::List => {
+                let parts: Result<Vec<_>, _> = parts.iter().cloned().map(Value::into_string).collect();
+                parts.map(|parts| parts.join(","))
+            }
+            _ => value.into_string(),
+        };
+        let Ok(text) = text else {
             faults.push(format!("{}: found a table or a list (from {origin}); allowed is one value", key.name));
             continue;
         };
@@ -189,14 +202,12 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
         notes.push(Note::Unknown { name, origin, nearest });
     }
     if !faults.is_empty() {
-        return Err(
-            Failure::usage(faults.join("; ")).hint("`sutazai-server config print` shows every value and its origin")
-        );
+        return Err(Refused::new(faults));
     }
     let settings = Value::new(None, ValueKind::Table(values)).try_deserialize();
     let settings = settings.map_err(|error| {
         let hint = "without a home directory, set SUTAZAI_DATA_DIR and SUTAZAI_MODELS_DIR";
-        Failure::usage(one_line(&error.to_string())).hint(hint)
+        Refused::one(one_line(&error.to_string()), hint)
     })?;
     Ok(Configuration { settings, entries, notes })
 }
@@ -217,15 +228,24 @@ fn masked(key: &Key, text: &str) -> String {
     match text.split_once("://") {
         Some((scheme, _)) if key.is_secret() => format!("{scheme}://***"),
         None if key.is_secret() && key.default != text => "***".into(),
-        Some((scheme, rest)) => match rest.split_once('@') {
-            Some((_, host)) => format!("{scheme}://***@{host}"),
-            None => text.into(),
-        },
+        _ if key.kind == Kind::Url => masked_url(text),
+        _ => text.into(),
+    }
+}
+
+/// A URL, or what somebody took for one, without its name and password.
+pub(crate) fn masked_url(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (&text[..scheme.len() + 3], rest));
+    // Only in a real URL is it certain where the password ends.
+    let end = reqwest::Url::parse(text).ok().and_then(|_| rest.find(['/', '?', '#'])).unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}***@{host}{}", &rest[end..]),
         None => text.into(),
     }
 }
 
-fn one_line(text: &str) -> String {
+/// `text` with every run of white space as one blank.
+pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

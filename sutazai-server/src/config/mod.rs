@@ -3,15 +3,18 @@
 mod check;
 mod keys;
 mod load;
+mod refused;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub(crate) use self::load::{masked_url, one_line};
 pub use self::{
     keys::{Alias, Group, KEYS, Key, Kind, PREFIX, find},
     load::{Configuration, Entry, Note, environment, load},
+    refused::Refused,
 };
 
 /// Every setting with its type; the table in [`KEYS`] says what each means.
@@ -40,6 +43,29 @@ pub struct Settings {
     pub temperature: Option<f32>,
     pub max_tokens: Option<u32>,
     pub docs: PathBuf,
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub docs_roots: Vec<PathBuf>,
+}
+
+impl Settings {
+    /// What a server cannot be started with, though each value alone is right.
+    pub fn check(&self) -> Result<(), Refused> {
+        let mut faults = Vec::new();
+        if !self.listen.ip().is_loopback() {
+            let listen = self.listen;
+            faults.push(format!("listen: {listen} is reachable from outside, and there is no authentication yet; allowed is loopback, such as 127.0.0.1:10010"));
+        }
+        let letters = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let namespace = &self.prometheus_namespace;
+        if !namespace.starts_with(letters) || !namespace.chars().all(|c| letters(c) || c.is_ascii_digit()) {
+            faults.push(format!(
+                "prometheus_namespace: found {namespace:?}; allowed are letters, digits and '_', no digit first"
+            ));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Refused::new(faults)) }
+    }
 }
 
 /// The vector index that is built.

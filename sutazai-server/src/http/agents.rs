@@ -23,7 +23,10 @@ const SIZE: usize = 2_048;
 #[utoipa::path(
     get, path = "/api/v1/agents", tag = "agents", operation_id = "list_agents",
     params(PageQuery),
-    responses((status = 200, description = "A page", body = AgentList<'static>)),
+    responses(
+        (status = 200, description = "A page", body = AgentList<'static>),
+        (status = 422, description = "A parameter is wrong", body = ProblemView<'static>, content_type = "application/problem+json"),
+    ),
 )]
 pub(super) async fn list(State(state): State<AppState>, Query(query): Query<PageQuery>) -> Reply {
     let after = query.cursor.as_deref().map(cursor::name).transpose()?;

@@ -48,6 +48,12 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("conflict", &[409], "Conflict", "The request contradicts what is already there. Read it again, then decide."),
     code(
+        "engine_broken",
+        &[503],
+        "Engine stopped",
+        "A part of the engine has stopped, which the server's log explains. Start it again; every acknowledged task goes on.",
+    ),
+    code(
         "full",
         &[503],
         "No room",
@@ -88,6 +94,12 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("method_not_allowed", &[405], "Method not allowed", "The `Allow` header lists the methods of this address."),
     code(
+        "model_damaged",
+        &[503],
+        "Model damaged",
+        "A file of a model that the request needs is not what it should be. `models rm NAME` and `models pull NAME` bring it back.",
+    ),
+    code(
         "model_not_found",
         &[503],
         "Model not configured",
@@ -99,6 +111,12 @@ pub(super) const CODES: &[Code] = &[
         "Model not ready",
         "A model that the request needs is not on disk or does not answer; `detail` says what to do.",
     ),
+    code(
+        "model_unsupported",
+        &[503],
+        "Model cannot be run",
+        "The file of a model that the request needs is sound, but its kind cannot run here.",
+    ),
     code("not_found", &[404], "No such address", "`/docs` lists the addresses of this server."),
     code(
         "origin_not_allowed",
@@ -106,9 +124,34 @@ pub(super) const CODES: &[Code] = &[
         "Origin not allowed",
         "A page of another origin may not change anything here. Send the request from this server's own pages or from a program.",
     ),
+    code(
+        "queue_full",
+        &[429],
+        "Too many wait",
+        "So many requests wait for this model that no more are taken. Come back after `Retry-After`.",
+    ),
     code("request_timeout", &[408], "Request took too long", "The body did not arrive in time. Send it again."),
     code("shutting_down", &[503], "Shutting down", "The server takes no new work. Come back after `Retry-After`."),
     code("stale", &[409], "Changed meanwhile", "Somebody else changed it first. Read it again, then decide."),
+    code(
+        "store_busy",
+        &[503, 504],
+        "Store busy",
+        "Another process holds the database, or every reading connection is busy. Come back after `Retry-After`.",
+    ),
+    code("store_closed", &[503], "Store closed", "The server is about to end. Come back after `Retry-After`."),
+    code(
+        "store_full",
+        &[503],
+        "Disk full",
+        "The disk takes no more; nothing that is stored is lost. Free some space and the store goes on by itself.",
+    ),
+    code(
+        "store_unavailable",
+        &[503],
+        "Store unavailable",
+        "The database cannot be read or written; the server's log says whether it is the path, the permissions or the disk.",
+    ),
     code("task_finished", &[409], "Task has ended", "What has ended stays as it is; `GET` shows its outcome."),
     code(
         "task_not_found",

@@ -28,18 +28,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) struct Edge {
     state: AppState,
     routes: Arc<Routes>,
-    /// How long an answer may take, its body included; `None` for routes that wait on purpose.
-    limit: Option<Duration>,
+    /// How long an answer may take, its body included.
+    limit: Duration,
     ids: Arc<RequestIds>,
 }
 
 impl Edge {
-    pub(super) fn new(
-        state: &AppState,
-        routes: &Arc<Routes>,
-        ids: &Arc<RequestIds>,
-        limit: Option<Duration>,
-    ) -> Arc<Self> {
+    pub(super) fn new(state: &AppState, routes: &Arc<Routes>, ids: &Arc<RequestIds>, limit: Duration) -> Arc<Self> {
         Arc::new(Self { state: state.clone(), routes: Arc::clone(routes), limit, ids: Arc::clone(ids) })
     }
 }
@@ -69,17 +64,10 @@ pub(super) async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, ne
     response
 }
 
-async fn answer(work: impl Future<Output = Response>, limit: Option<Duration>) -> Response {
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let outcome = match limit {
-        None => work.await,
-        Some(limit) => match tokio::time::timeout(limit, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let detail = "the answer took too long; the work may still be done: read before you repeat it";
-                return Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).into_response();
-            }
-        },
+async fn answer(work: impl Future<Output = Response>, limit: Duration) -> Response {
+    let Ok(outcome) = tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await else {
+        let detail = "the answer took too long; the work may still be done: read before you repeat it";
+        return Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).into_response();
     };
     outcome
         .unwrap_or_else(|panic| Problem::internal(format!("a handler panicked: {}", message(&*panic))).into_response())

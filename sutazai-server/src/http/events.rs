@@ -13,10 +13,16 @@ use axum::{
 use futures_util::{StreamExt, future};
 use sutazai_core::{
     Result,
-    task::{Event, TaskId},
+    task::{Event, Task},
 };
 
-use super::{path::Id, problem::Problem, problem::ProblemView, reply::Reply, state::AppState, views::EventView};
+use super::{
+    path::Id,
+    problem::{Problem, ProblemView, is_ending},
+    reply::Reply,
+    state::AppState,
+    views::EventView,
+};
 
 /// A silent stream sends a comment so often, well within the 15 s that clients may rely on.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -32,29 +38,34 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
     ),
     responses(
         (status = 200, description = "Server-sent events; `data` is an event", body = EventView, content_type = "text/event-stream"),
+        (status = 422, description = "`Last-Event-ID` is no number", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn follow(State(state): State<AppState>, Id(id): Id, headers: HeaderMap) -> Reply {
-    state.orchestrator().task(id).await?;
-    stream(&state, id, &headers)
+    let task = state.orchestrator().task(id).await?;
+    stream(&state, &task, &headers)
 }
 
 /// The events of a task that exists.
-pub(super) fn stream(state: &AppState, id: TaskId, headers: &HeaderMap) -> Reply {
-    let after = match headers.get("last-event-id").map(HeaderValue::as_bytes) {
+pub(super) fn stream(state: &AppState, task: &Task, headers: &HeaderMap) -> Reply {
+    let id = task.id;
+    let after: u64 = match headers.get("last-event-id").map(HeaderValue::as_bytes) {
         None | Some(b"") => 0,
         Some(text) => std::str::from_utf8(text)
             .ok()
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| Problem::field("/last_event_id", "Last-Event-ID is not the number of an event"))?,
     };
-    let events = state.orchestrator().events(id, after);
+    // Nobody has seen what has not happened: after a number beyond the newest event the stream goes on with the next one.
+    let events = state.orchestrator().events(id, after.min(task.revision.seq));
     // A fault ends the stream as a lost connection would: the client resumes where it was.
     let events = events
         .map(|event| event.and_then(|event| encode(&event)))
         .take_while(move |event| {
-            if let Err(error) = event {
+            if let Err(error) = event
+                && !is_ending(error)
+            {
                 tracing::error!(task = %id, error = %error.report(), "a stream of events ended early");
             }
             future::ready(event.is_ok())

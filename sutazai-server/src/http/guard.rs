@@ -15,7 +15,7 @@ pub(super) fn check(method: &Method, uri: &Uri, headers: &HeaderMap, allowed: &[
     // An absolute request target overrides `Host` (RFC 9112 § 3.2.2), so both must be right.
     if !is_ours(host, allowed) || uri.authority().is_some_and(|authority| !is_ours(authority.as_str(), allowed)) {
         let detail =
-            format!("the host {host:?} is not one of this server's; add it to the allowed hosts if it is yours");
+            format!("the host {host:?} is not one of this server's; add it with --allowed-hosts if it is yours");
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", detail));
     }
     if method.is_safe() {

@@ -84,9 +84,11 @@ impl Problem {
     /// The document, as part of a larger one or alone.
     pub(super) fn view<'a>(&'a self, request_id: &'a str) -> ProblemView<'a> {
         let Inner { status, code, detail, faults, .. } = &*self.0;
+        let known = codes::find(code);
         ProblemView {
-            r#type: format!("/docs/errors#{code}"),
-            title: codes::find(code).map(|known| known.title).or(status.canonical_reason()).unwrap_or("Error"),
+            // A code that the page does not explain has no anchor there.
+            r#type: known.map_or_else(|| "/docs/errors".into(), |_| format!("/docs/errors#{code}")),
+            title: known.map(|known| known.title).or(status.canonical_reason()).unwrap_or("Error"),
             status: status.as_u16(),
             detail,
             code,
@@ -125,7 +127,7 @@ impl From<Error> for Problem {
         let status = match (error.kind(), error.code()) {
             (_, "queue_full") => StatusCode::TOO_MANY_REQUESTS,
             // A model is never what an address names here: it is what the work needs.
-            (_, "model_not_found") => StatusCode::SERVICE_UNAVAILABLE,
+            (_, "model_not_found" | "model_damaged" | "model_unsupported") => StatusCode::SERVICE_UNAVAILABLE,
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => StatusCode::UNPROCESSABLE_ENTITY,
             (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
             (ErrorKind::Conflict | ErrorKind::Stale | ErrorKind::Cancelled, _) => StatusCode::CONFLICT,
@@ -141,11 +143,16 @@ impl From<Error> for Problem {
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             problem.0.retry_after = Some(error.delay().unwrap_or(Duration::from_secs(1)));
         }
-        if status.is_server_error() {
+        if status.is_server_error() && !is_ending(&error) {
             problem.0.report = Some(error.report());
         }
         problem
     }
+}
+
+/// Whether an error says nothing but that the server is about to end.
+pub(super) fn is_ending(error: &Error) -> bool {
+    matches!(error.code(), "shutting_down" | "store_closed")
 }
 
 /// A problem document (RFC 9457).
@@ -201,6 +208,25 @@ mod tests {
         let text = serde_json::to_string(&problem.view("r-1")).unwrap();
         assert!(!text.contains("secret"), "{text}");
         assert_eq!(problem.report(), Some("broken: /secret/path"));
+    }
+
+    #[test]
+    fn a_model_that_cannot_work_is_named() {
+        for (kind, code) in [
+            (ErrorKind::NotFound, "model_not_found"),
+            (ErrorKind::Corrupt, "model_damaged"),
+            (ErrorKind::Unsupported, "model_unsupported"),
+        ] {
+            let problem = Problem::from(Error::new(kind, "no model").with_code(code));
+            assert_eq!((problem.status().as_u16(), problem.code()), (503, code));
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_code_is_never_empty() {
+        let kind = |code| Problem::from(Error::new(ErrorKind::Conflict, "m").with_code(code)).view("").r#type;
+        assert_eq!(kind("task_finished"), "/docs/errors#task_finished");
+        assert_eq!(kind("of_an_embedder"), "/docs/errors");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::{body::pointer, problem::Problem, state::AppState};
 
 /// The longest a long poll lasts.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Items of a page unless asked for otherwise, and at most.
 const DEFAULT_LIMIT: usize = 50;

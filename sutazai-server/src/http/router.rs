@@ -7,14 +7,18 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::from_fn_with_state,
 };
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi, ToSchema,
+    openapi::{Content, PathItem, Ref, ResponseBuilder},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     agents,
     edge::{Edge, RequestIds, pass},
     events, jobs, operators,
-    problem::Problem,
+    problem::{Problem, ProblemView},
+    query::MAX_WAIT,
     state::AppState,
     tasks,
 };
@@ -81,7 +85,7 @@ pub fn router(state: AppState) -> Router {
         let edge = Edge::new(&state, &routes, &ids, limit);
         routed.method_not_allowed_fallback(no_method).layer(from_fn_with_state(edge, pass))
     };
-    around(prompt.fallback(no_route), Some(limit)).merge(around(patient, None)).with_state(state)
+    around(prompt.fallback(no_route), limit).merge(around(patient, limit + MAX_WAIT)).with_state(state)
 }
 
 /// The OpenAPI document of the API.
@@ -89,7 +93,21 @@ pub fn router(state: AppState) -> Router {
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = prompt().into_openapi();
     document.merge(patient().into_openapi());
+    document.paths.paths.values_mut().for_each(may_fail);
     document
+}
+
+/// Any operation may be refused or fail, and says so alike.
+fn may_fail(item: &mut PathItem) {
+    let content = Content::new(Some(Ref::from_schema_name(ProblemView::name())));
+    let problem = ResponseBuilder::new()
+        .description("Anything else: a problem with a stable `code`")
+        .content("application/problem+json", content)
+        .build();
+    let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
+    for operation in operations.into_iter().flatten() {
+        operation.responses.responses.insert("default".into(), problem.clone().into());
+    }
 }
 
 async fn no_route(uri: Uri) -> Problem {

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 pub struct Options {
     /// The largest request body, in bytes.
     pub body_limit: usize,
-    /// How long a body may take to arrive, and an answer to be made. Streams and long polls are exempt.
+    /// How long a body may take to arrive, and an answer to be made. Streams are exempt, and a long poll may wait as long as it asked for.
     pub request_timeout: Duration,
     /// Names besides those of this machine's loopback that a `Host` header may carry.
     pub allowed_hosts: Vec<String>,

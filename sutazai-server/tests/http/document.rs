@@ -1,6 +1,10 @@
 //! The OpenAPI document and what must agree with it.
 
-use std::{collections::BTreeSet, env, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use sutazai_server::http::openapi;
 
@@ -45,10 +49,20 @@ async fn the_document_is_served_and_whole() {
                 ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
                 "{method} {path} has the id of another"
             );
+            let default = &operation["responses"]["default"]["content"];
+            assert!(default["application/problem+json"].is_object(), "{method} {path} has no answer for a problem");
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{method} {path}: {parameter}");
             }
         }
+    }
+    let properties = |schema: &str| &schemas[schema]["properties"];
+    assert!(properties("SubmitTask")["idempotency_key"].is_null() && properties("SubmitTask")["input"].is_object());
+    assert!(properties("BatchTask")["idempotency_key"].is_object());
+    assert_eq!(properties("RetryPolicy")["max_attempts"]["type"], "integer");
+    for always in ["Task", "Job", "TaskList", "Agent", "AgentList", "Check"] {
+        let fields = properties(always).as_object().unwrap().len();
+        assert_eq!(schemas[always]["required"].as_array().unwrap().len(), fields, "{always}");
     }
     assert!(text.find("description\":\"\"").is_none(), "something has an empty description");
 }
@@ -62,6 +76,75 @@ async fn the_pages_need_nothing_from_outside() {
         let policy = page.headers["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"), "{policy}");
         assert!(page.text().contains("<html"));
+    }
+}
+
+/// Codes that end a task, a pull or a start, and that no answer of the API carries.
+const ELSEWHERE: &[&str] = &[
+    "agent_name",
+    "agent_panicked",
+    "child_cancelled",
+    "collection_conflict",
+    "collection_not_found",
+    "context_length_exceeded",
+    "crash_loop",
+    "dev_fail",
+    "docs_not_allowed",
+    "docs_not_found",
+    "index_corrupt",
+    "invalid_output",
+    "invalid_schema",
+    "model_failed",
+    "model_unreachable",
+    "newer_layout",
+    "no_documents",
+    "node_in_use",
+    "schema_unsupported",
+    "script_used_up",
+    "store_damaged",
+    "store_in_use",
+    "store_version",
+    "task_cancelled",
+    "task_failed",
+    "vectors_damaged",
+    "vectors_in_use",
+    "vectors_unavailable",
+    "wrong_digest",
+];
+
+/// Every code that the sources give to an error is explained where the error's address leads, or never gets there.
+#[tokio::test]
+async fn every_code_of_the_house_is_explained() {
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+            match entry.path() {
+                path if path.is_dir() => sources(&path, found),
+                path if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut files = Vec::new();
+    for name in ["core", "store", "llm", "agents"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../sutazai-{name}/src")), &mut files);
+    }
+    if files.is_empty() {
+        return; // a packaged crate stands alone
+    }
+    let page = server().await.get("/docs/errors").await.expect(200).text();
+    let mut codes = BTreeSet::new();
+    for text in files.iter().map(|file| fs::read_to_string(file).unwrap()) {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let named = text.split("with_code(\"").skip(1);
+        // The store gives its codes as the middle of three.
+        let told = text.split("(ErrorKind::").skip(1).filter_map(|rest| rest.split_once(", \""));
+        let told = told.filter(|(kind, _)| kind.chars().all(char::is_alphanumeric)).map(|(_, rest)| rest);
+        codes.extend(named.chain(told).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    codes.retain(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    assert!(codes.len() > 20, "{codes:?}");
+    for code in codes.iter().filter(|code| !ELSEWHERE.contains(&code.as_str())) {
+        assert!(page.contains(&format!("id=\"{code}\"")), "/docs/errors does not explain {code}");
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use axum::{body::Body, http::Method};
+use axum::{
+    body::{Body, to_bytes},
+    http::{Method, Request},
+};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::server::{events, server};
 
@@ -131,6 +135,16 @@ async fn events_are_numbered_and_resume() {
     assert_eq!(events(&rest.text()), all[2..]);
     let over = server.ask(Method::GET, &path, &[("last-event-id", "4")], Body::empty()).await.expect(200);
     assert_eq!(events(&over.text()), []);
+    // A number that no event has yet stands for the newest one: what follows is not left out.
+    let sleeping = server.submit("dev.sleep", json!({"ms": 600_000})).await;
+    let ahead = Request::get(format!("/api/v1/tasks/{sleeping}/events"))
+        .header("host", "localhost")
+        .header("last-event-id", u64::MAX.to_string());
+    let ahead = server.router.clone().oneshot(ahead.body(Body::empty()).unwrap()).await.unwrap();
+    let cancel = format!("/api/v1/tasks/{sleeping}/cancel");
+    server.ask(Method::POST, &cancel, &[], Body::empty()).await.expect(202);
+    let ahead = to_bytes(ahead.into_body(), usize::MAX).await.unwrap();
+    assert_eq!(events(&String::from_utf8_lossy(&ahead)).last().unwrap().1, "task.cancelled");
     server.ask(Method::GET, &path, &[("last-event-id", "x")], Body::empty()).await.problem(422, "invalid");
 }
 

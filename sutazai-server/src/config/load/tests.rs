@@ -5,13 +5,13 @@ use std::io::Write;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::config::find;
+use crate::{config::find, process::Failure};
 
 fn with(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Configuration, Failure> {
     let flags: Vec<_> = flags.iter().filter_map(|(name, value)| Some((find(name)?, (*value).to_owned()))).collect();
     let mut environment: BTreeMap<_, _> = variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     environment.insert("HOME".into(), "/home/someone".into());
-    load(&flags, &environment)
+    load(&flags, &environment).map_err(Failure::from)
 }
 
 fn origin<'a>(configuration: &'a Configuration, name: &str) -> &'a str {
@@ -40,16 +40,25 @@ fn flags_beat_variables_beat_users_names_beat_the_file_beat_defaults() {
     assert_eq!(origin(&found, "max_running"), "environment AGENT_MAX_WORKERS");
     assert!(origin(&found, "drain_ms").ends_with(".toml"));
     assert_eq!(origin(&found, "store"), DEFAULT);
-    assert!(found.is_given("listen") && !found.is_given("server"));
+    assert!(found.is_flag("listen") && !found.is_flag("model_id") && !found.is_flag("server"));
     assert_eq!(found.notes, []);
 }
 
 #[test]
 fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
-    let values = [("log_level", "warn"), ("agent_name", "a"), ("temperature", "1"), ("max_tokens", "1")];
+    let values = [
+        ("log_level", "warn"),
+        ("agent_name", "a"),
+        ("temperature", "1"),
+        ("max_tokens", "1"),
+        ("allowed_hosts", "a, b,"),
+        ("docs_roots", "/x"),
+    ];
     let found = with(&values, &[("OLLAMA_BASE_URL", "http://h:1")]).unwrap();
     let built: Vec<_> = KEYS.iter().filter(|key| key.kind != Kind::NotBuilt && key.name != "config").collect();
     assert_eq!(found.entries.len(), built.len());
+    assert_eq!(found.settings.allowed_hosts, ["a", "b"]);
+    assert_eq!(found.settings.docs_roots, [std::path::PathBuf::from("/x")]);
     let mut names: Vec<_> = KEYS
         .iter()
         .flat_map(|key| [key.variable(), key.alias.as_ref().map_or(key.flag(), |a| a.variable.into())])
@@ -86,6 +95,16 @@ fn what_is_not_built_is_reported_and_ignored_unless_asked_for_by_our_own_name() 
         assert!(notes.contains(&format!("{name} is ignored")), "{notes}");
     }
     assert_eq!(found.settings.store.expose_secret(), "sqlite");
+    for theirs in [
+        ("PG_DSN", "postgresql+asyncpg://u:secret@h/d"),
+        ("PG_DSN", "host=db password=secret"),
+        ("VECTOR_PROVIDER", "milvus"),
+    ] {
+        let found = with(&[], &[theirs]).unwrap();
+        assert_eq!(found.notes.len(), 1, "{theirs:?}");
+        let note = found.notes[0].to_string();
+        assert!(note.contains(theirs.0) && note.contains("not built") && !note.contains("secret"), "{note}");
+    }
     let text = with(&[], &[("SUTAZAI_STORE", "postgres://u:secret@h/d")]).unwrap_err().to_string();
     assert!(text.contains("PostgreSQL is not built yet") && !text.contains("secret"), "{text}");
 }
@@ -107,6 +126,26 @@ fn unknown_names_are_reported_with_the_nearest_known_one() {
 fn passwords_are_not_shown() {
     let key = find("ollama_base_url").unwrap();
     assert_eq!(masked(key, "http://u:p@host:1"), "http://***@host:1");
+    assert_eq!(masked(key, "http://u:p@ss@host:1/a@b"), "http://***@host:1/a@b");
+    assert_eq!(masked(key, "http://u:p/w@host:1"), "http://***@host:1");
+    assert_eq!(masked(key, "u:p@host:1"), "***@host:1");
+    assert_eq!(masked(key, "http://host:1/a"), "http://host:1/a");
     assert_eq!(masked(find("store").unwrap(), "postgres://u:p@h/d"), "postgres://***");
     assert_eq!(masked(find("store").unwrap(), "sqlite"), "sqlite");
+}
+
+#[test]
+fn a_list_is_written_as_one_in_a_file_too() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    writeln!(file, "allowed_hosts = [\"agents.lan\", \"agents\"]").unwrap();
+    let found = with(&[("config", file.path().to_str().unwrap())], &[]).unwrap();
+    assert_eq!(found.settings.allowed_hosts, ["agents.lan", "agents"]);
+}
+
+#[test]
+fn what_no_server_starts_with_is_found_before_it_starts() {
+    let found = with(&[("listen", "0.0.0.0:1"), ("prometheus_namespace", "1 bad")], &[]).unwrap();
+    let refused = found.settings.check().unwrap_err();
+    assert_eq!(refused.faults().len(), 2, "{refused:?}");
+    assert!(with(&[], &[]).unwrap().settings.check().is_ok());
 }

@@ -7,7 +7,7 @@ use super::IdempotencyKey;
 use crate::http::{
     cursor,
     path::Id,
-    problem::ProblemView,
+    problem::{ProblemView, is_ending},
     query::{Query, TasksQuery, WaitQuery},
     reply::{Reply, json},
     state::AppState,
@@ -23,16 +23,22 @@ use crate::http::{
     responses(
         (status = 200, description = "The task as it is now", body = TaskView<'static>),
         (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 422, description = "`wait` is no duration", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
 pub(in crate::http) async fn get(State(state): State<AppState>, Id(id): Id, Query(query): Query<WaitQuery>) -> Reply {
     let engine = state.orchestrator();
     let task = match query.wait {
         None => engine.task(id).await?,
-        Some(wait) => tokio::select! {
-            ended = engine.wait(id, wait.0) => ended?,
-            () = state.closing().cancelled() => engine.task(id).await?,
-        },
+        Some(wait) => {
+            let before = engine.task(id).await?;
+            let now = tokio::select! {
+                ended = engine.wait(id, wait.0) => ended,
+                () = state.closing().cancelled() => engine.task(id).await,
+            };
+            // Whoever waits while the server ends learns what was last known.
+            now.or_else(|error| if is_ending(&error) { Ok(before) } else { Err(error) })?
+        }
     };
     json(StatusCode::OK, &TaskView::from(&*task), TaskView::size(&task))
 }

@@ -15,7 +15,7 @@ use crate::http::{
     reply::{Reply, json},
     state::AppState,
     strict::Object,
-    views::{BatchItem, BatchReply, SubmitBatch, SubmitTask, TaskView},
+    views::{BatchItem, BatchReply, SubmitBatch, SubmitOne, SubmitTask, TaskView},
 };
 
 /// Requests in one batch at most.
@@ -29,7 +29,7 @@ pub(in crate::http) const REPLAYED: HeaderName = HeaderName::from_static("idempo
 #[utoipa::path(
     post, path = "/api/v1/tasks", tag = "tasks", operation_id = "submit_task",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions of this request one task")),
-    request_body = SubmitTask,
+    request_body = SubmitOne,
     responses(
         (status = 202, description = "The task, stored", body = TaskView<'static>, headers(
             ("Location" = String, description = "The address of the task"),

@@ -21,6 +21,7 @@ pub(in crate::http) struct AgentView<'a> {
     #[schema(value_type = u8, minimum = 1, maximum = 3)]
     phase: Phase,
     /// The port reserved for it; it is not opened, the agent answers under `/agents/{name}`.
+    #[schema(required = true)]
     port: Option<u16>,
     /// Whether its models are there.
     state: Availability,
@@ -85,5 +86,6 @@ pub(in crate::http) struct AgentList<'a> {
     /// The agents.
     pub(in crate::http) items: Vec<AgentView<'a>>,
     /// What to send as `cursor` for the next page; null at the end.
+    #[schema(required = true)]
     pub(in crate::http) next_cursor: Option<String>,
 }

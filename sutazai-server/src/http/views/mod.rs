@@ -6,6 +6,6 @@ mod task;
 
 pub(super) use self::{
     agent::{AgentList, AgentView, Availability},
-    submit::{BatchItem, BatchReply, SubmitBatch, SubmitTask},
+    submit::{BatchItem, BatchReply, SubmitBatch, SubmitOne, SubmitTask},
     task::{EventView, JobAccepted, JobView, TaskList, TaskView},
 };

@@ -1,12 +1,17 @@
 //! Requests for tasks on the wire.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use sutazai_core::{
     Payload,
     clock::Timestamp,
     task::{Labels, Priority, RetryPolicy, Target, TaskRequest},
 };
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::{TaskView, task::any_schema};
 use crate::http::{
@@ -14,10 +19,10 @@ use crate::http::{
     strict::{Object, check_depth, unique},
 };
 
-/// A request for a task. Only `input` is required.
+/// A request for a task of a batch. Only `input` is required.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"agent": "document-knowledge-manager", "input": {"question": "How are tasks retried?"}, "priority": 7}))]
+#[schema(as = BatchTask, example = json!({"agent": "document-knowledge-manager", "input": {"question": "How are tasks retried?"}, "priority": 7}))]
 pub(in crate::http) struct SubmitTask {
     /// The agent that shall handle it.
     agent: Option<String>,
@@ -42,9 +47,33 @@ pub(in crate::http) struct SubmitTask {
     /// Whose task it is.
     #[schema(default = "default")]
     tenant: Option<String>,
-    /// In a batch only, where it stands for the header `Idempotency-Key`.
+    /// Makes repetitions of this request one task: stands for the header `Idempotency-Key`, which a batch does not take.
     #[schema(min_length = 1, max_length = 255)]
     pub(in crate::http) idempotency_key: Option<String>,
+}
+
+/// The same alone, as it is described: its key is a header.
+pub(in crate::http) struct SubmitOne;
+
+impl PartialSchema for SubmitOne {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = SubmitTask::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut schema {
+            object.properties.remove("idempotency_key");
+            object.description = Some("A request for a task. Only `input` is required.".into());
+        }
+        schema
+    }
+}
+
+impl ToSchema for SubmitOne {
+    fn name() -> Cow<'static, str> {
+        "SubmitTask".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SubmitTask::schemas(schemas);
+    }
 }
 
 impl SubmitTask {
@@ -75,14 +104,14 @@ impl SubmitTask {
 #[allow(dead_code, reason = "describes core's `RetryPolicy`, which knows nothing of OpenAPI")]
 struct RetryView {
     /// Executions that may end in an error before the task fails.
-    #[schema(default = 3, minimum = 1)]
-    max_attempts: Option<u32>,
+    #[schema(default = 3, minimum = 1, required = false)]
+    max_attempts: u32,
     /// Upper bound of the first delay.
-    #[schema(default = 200)]
-    initial_ms: Option<u64>,
+    #[schema(default = 200, required = false)]
+    initial_ms: u64,
     /// Upper bound of every delay.
-    #[schema(default = 30_000)]
-    max_ms: Option<u64>,
+    #[schema(default = 30_000, required = false)]
+    max_ms: u64,
 }
 
 /// Many requests at once.

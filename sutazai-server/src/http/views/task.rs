@@ -40,32 +40,32 @@ pub(in crate::http) struct TaskView<'a> {
     #[schema(schema_with = any_schema)]
     input: &'a Payload,
     /// The agent's output, once `completed`.
-    #[schema(schema_with = any_schema)]
+    #[schema(schema_with = any_schema, required = true)]
     output: Option<&'a Payload>,
     /// The last error: of the last attempt while waiting for the next, final once `failed`.
-    #[schema(value_type = Option<ErrorView>)]
+    #[schema(value_type = Option<ErrorView>, required = true)]
     error: Option<&'a TaskError>,
     /// The number of the current or last attempt; 0 before the first.
     attempt: u32,
     /// Executions that may end in an error before the task fails.
     max_attempts: u32,
     /// What the agent last said about its progress.
-    #[schema(value_type = Option<ProgressView>)]
+    #[schema(value_type = Option<ProgressView>, required = true)]
     progress: Option<&'a Progress>,
     /// When it was submitted.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// When its latest execution began.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     started_at: Option<Timestamp>,
     /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     finished_at: Option<Timestamp>,
     /// When it fails unless it has ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     deadline: Option<Timestamp>,
     /// The task whose agent called for this one.
-    #[schema(value_type = Option<String>, format = Uuid)]
+    #[schema(value_type = Option<String>, format = Uuid, required = true)]
     parent_id: Option<TaskId>,
 }
 
@@ -110,6 +110,7 @@ pub(in crate::http) struct TaskList<'a> {
     /// The tasks.
     pub(in crate::http) items: Vec<TaskView<'a>>,
     /// What to send as `cursor` for the next page; null at the end.
+    #[schema(required = true)]
     pub(in crate::http) next_cursor: Option<String>,
 }
 
@@ -131,10 +132,10 @@ pub(in crate::http) struct JobView<'a> {
     #[schema(schema_with = state_schema)]
     status: TaskState,
     /// The agent's output, once `completed`.
-    #[schema(schema_with = any_schema)]
+    #[schema(schema_with = any_schema, required = true)]
     result: Option<&'a Payload>,
     /// The last error.
-    #[schema(value_type = Option<ErrorView>)]
+    #[schema(value_type = Option<ErrorView>, required = true)]
     error: Option<&'a TaskError>,
 }
 
@@ -162,6 +163,7 @@ struct ErrorView {
 #[allow(dead_code, reason = "describes core's `Progress`, which knows nothing of OpenAPI")]
 struct ProgressView {
     /// 0 to 1, where the agent knows.
+    #[schema(required = true)]
     fraction: Option<f64>,
     /// For people.
     message: String,
