@@ -89,7 +89,9 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// The sum of lanes, in pairs: a chain of four additions instead of sixteen.
 #[inline(always)]
-pub(crate) fn total(mut lanes: [f32; 16]) -> f32 {
+pub(crate) fn total(lanes: [f32; 16]) -> f32 {
+    // Through memory: else compilers split the loop that fills the lanes as these additions do, into registers of two numbers.
+    let mut lanes = std::hint::black_box(lanes);
     for half in [8, 4, 2, 1] {
         let (low, high) = lanes.split_at_mut(half);
         for (low, high) in low.iter_mut().zip(high) {
