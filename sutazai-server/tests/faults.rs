@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         trial("a_full_disk_refuses_and_loses_nothing", no_disk, a_full_disk_refuses_and_loses_nothing),
         trial("an_empty_folder_has_no_answer", None, an_empty_folder_has_no_answer),
         trial("documents_that_are_not_there_are_usage", None, documents_that_are_not_there_are_usage),
+        trial("documents_outside_the_roots_are_not_read", None, documents_outside_the_roots_are_not_read),
         trial("a_binary_file_is_passed_over_by_name", no_models, with_models(a_binary_file_is_passed_over_by_name)),
         trial("a_damaged_model_is_named", no_models, with_models(a_damaged_model_is_named)),
         trial("an_unknown_model_is_named", no_models, with_models(an_unknown_model_is_named)),
@@ -138,6 +139,14 @@ fn documents_that_are_not_there_are_usage() {
     let output = run(&["search", "x", "--docs", "/no/such/folder"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--docs PATH"), "{}", stderr(&output));
+}
+
+fn documents_outside_the_roots_are_not_read() {
+    let (inside, outside, data) = (folder(&[]), folder(&[("a.md", b"text")]), tempfile::tempdir().unwrap());
+    let server = Server::start_with(data.path(), &["--docs-roots", inside.path().to_str().unwrap()]);
+    let output = server.cli(&["search", "text", "--docs", outside.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("docs_not_allowed"), "{}", stderr(&output));
 }
 
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {

@@ -204,6 +204,16 @@ async fn who_waits_for_a_task_when_the_server_ends_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_allowed_names_are_served() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--allowed-hosts", "agents.lan, agents"]);
+    for (host, status) in [("agents.lan", 200), ("agents:80", 200), ("localhost", 200), ("evil.example", 421)] {
+        let answer = http().get(format!("{}/health", server.url())).header("host", host).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_call_does_not_keep_the_process() {
     let data = tempfile::tempdir().unwrap();
     let pipe = data.path().join("pipe");

@@ -126,6 +126,7 @@ pub(super) async fn get(State(state): State<AppState>, name: AgentName, id: Resu
     responses(
         (status = 200, description = "Server-sent events; `data` is an event", body = EventView, content_type = "text/event-stream"),
         (status = 404, description = "No such job of this agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 422, description = "`Last-Event-ID` is no number", body = ProblemView<'static>, content_type = "application/problem+json"),
     ))]
 pub(super) async fn follow(
     State(state): State<AppState>,

@@ -97,16 +97,21 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Any operation may be refused or fail, and says so alike.
+/// Any operation may be refused or fail, and those with a body may be sent a bad one: all say so alike.
 fn may_fail(item: &mut PathItem) {
-    let content = Content::new(Some(Ref::from_schema_name(ProblemView::name())));
-    let problem = ResponseBuilder::new()
-        .description("Anything else: a problem with a stable `code`")
-        .content("application/problem+json", content)
-        .build();
+    let problem = |description: &str| {
+        let content = Content::new(Some(Ref::from_schema_name(ProblemView::name())));
+        ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+    };
     let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
     for operation in operations.into_iter().flatten() {
-        operation.responses.responses.insert("default".into(), problem.clone().into());
+        let responses = &mut operation.responses.responses;
+        if operation.request_body.is_some() {
+            responses.insert("400".into(), problem("The body is not one JSON document").into());
+            responses.insert("413".into(), problem("The body is too large").into());
+            responses.insert("415".into(), problem("The body does not say that it is JSON").into());
+        }
+        responses.insert("default".into(), problem("Anything else: a problem with a stable `code`").into());
     }
 }
 

@@ -51,6 +51,8 @@ async fn the_document_is_served_and_whole() {
             );
             let default = &operation["responses"]["default"]["content"];
             assert!(default["application/problem+json"].is_object(), "{method} {path} has no answer for a problem");
+            let has_body = operation["requestBody"].is_object();
+            assert_eq!(operation["responses"]["413"].is_object(), has_body, "{method} {path}");
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{method} {path}: {parameter}");
             }
