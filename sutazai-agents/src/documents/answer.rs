@@ -113,10 +113,11 @@ fn numbers(text: &str) -> HashSet<String> {
 /// A sentence without the marks of a list, a heading, a table row or emphasis.
 fn plain(text: &str) -> String {
     let mut text = text.trim();
-    while let Some((mark, rest)) = text.split_once(' ') {
-        if !matches!(mark, ">" | "-" | "*" | "+") && (mark.len() > 6 || mark.bytes().any(|b| b != b'#')) {
-            break;
-        }
+    let is_mark = |mark: &str| {
+        let number = mark.strip_suffix(['.', ')']).is_some_and(|number| number.parse::<u8>().is_ok());
+        number || matches!(mark, ">" | "-" | "*" | "+" | "#" | "##" | "###" | "####" | "#####" | "######")
+    };
+    while let Some((_, rest)) = text.split_once(' ').filter(|(mark, _)| is_mark(mark)) {
         text = rest.trim_start();
     }
     let text = without_bold(text);
@@ -242,6 +243,7 @@ mod tests {
             "src/**/a and b/**/c",
             "f(**kwargs), **x",
             "a ** b",
+            "1950. A year",
         ] {
             assert_eq!(plain(same), same);
         }
@@ -250,6 +252,7 @@ mod tests {
             ("### A **b c**, `d`", "A b c, `d`"),
             ("| a | **2** |", "a, 2"),
             ("* (**`x`**) y", "(`x`) y"),
+            ("2. the store", "the store"),
         ] {
             assert_eq!(plain(marked), bare);
         }
