@@ -16,13 +16,16 @@ use sha2::{Digest, Sha256};
 use crate::{
     agent::{AgentDescriptor, AgentError},
     clock::Timestamp,
-    engine::{Control, Inner, Stop, TaskHandle, submit},
+    engine::{Control, Inner, Stop, TaskHandle, cut, submit},
     error::{Error, ErrorKind, Result},
     model::{ChatEvent, ChatReply, ChatRequest, ChatStream, Models, collect},
     payload::Payload,
     store::{VectorHit, VectorQuery, VectorStore},
     task::{IdempotencyKey, Progress, Task, TaskId, TaskRequest, TaskState},
 };
+
+/// Bytes of a report's message that are kept.
+const MAX_PROGRESS: usize = 1 << 10;
 
 /// An agent's view of the engine during one execution. Cheap to clone.
 #[derive(Clone)]
@@ -81,10 +84,12 @@ impl Context {
     }
 
     /// Says how far the work is: `fraction` from 0 to 1 where that is known. Returns at once; reports are stored at most five times a second and a newer one
-    /// replaces an older one that was not stored yet.
+    /// replaces an older one that was not stored yet. A message is cut to 1 KiB.
     pub fn progress(&self, fraction: Option<f64>, message: impl Into<String>) {
         let fraction = fraction.filter(|f| f.is_finite()).map(|f| f.clamp(0.0, 1.0));
-        self.0.control.report(Progress { fraction, message: message.into() });
+        let mut message = message.into();
+        cut(&mut message, MAX_PROGRESS);
+        self.0.control.report(Progress { fraction, message });
     }
 
     /// The whole answer of a chat model: the one the request names, or the default one.

@@ -435,3 +435,18 @@ async fn a_panicking_observer_breaks_nothing() {
     }
     engine.ping().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_an_agent_returns_and_says_is_bounded() {
+    let big = agent_fn("big", |context: Context, fails: bool| async move {
+        context.progress(None, "ü".repeat(5_000));
+        let text = "ü".repeat(9 << 20);
+        if fails { Err(AgentError::permanent("wordy", text)) } else { Ok(text) }
+    });
+    let engine = engine().agent(big).start().await.unwrap();
+    let task = engine.submit("big", &false).await.unwrap().result().await.unwrap();
+    assert_eq!(task.error.as_ref().map(|error| error.code.as_str()), Some("output_too_large"));
+    assert!(task.progress.as_ref().is_some_and(|progress| (1_000..=1_024).contains(&progress.message.len())));
+    let task = engine.submit("big", &true).await.unwrap().result().await.unwrap();
+    assert!(task.error.as_ref().is_some_and(|error| error.message.len() <= 16 << 10 && error.message.ends_with('…')));
+}

@@ -185,8 +185,73 @@ impl TaskStore for Deaf {
     }
 }
 
-/// Time is simulated: the engine looks twice, seconds apart, before it believes that a grant was lost.
-#[tokio::test(start_paused = true)]
+/// Refuses for good whatever holds a poisoned task.
+struct Picky {
+    inner: MemoryTaskStore,
+}
+
+#[async_trait]
+impl TaskStore for Picky {
+    fn info(&self) -> StoreInfo {
+        self.inner.info()
+    }
+    async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
+        tokio::time::sleep(Duration::from_millis(5)).await; // so that others gather behind the commit
+        if batch.iter().any(|write| write.task().input.as_str() == "666") {
+            return Err(Error::new(ErrorKind::Invalid, "this task cannot be stored"));
+        }
+        self.inner.write(batch).await
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
+        self.inner.claim(claim).await
+    }
+    async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+        self.inner.load(ids).await
+    }
+    async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
+        self.inner.list(query).await
+    }
+    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.inner.events(task, after, limit).await
+    }
+    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
+        self.inner.held_by(node, limit).await
+    }
+    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
+        self.inner.overdue(now, limit).await
+    }
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
+        self.inner.next_due(after).await
+    }
+    async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.inner.queue_depths().await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn one_task_that_cannot_be_stored_does_not_take_its_group_with_it() {
+    let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
+    let store = Picky { inner: MemoryTaskStore::new() };
+    let engine = Orchestrator::builder().agent(echo).store(store).start().await.unwrap();
+    let submits = (660..670_u64).map(|n| {
+        let engine = engine.clone();
+        async move { engine.submit("echo", &n).await?.output::<u64>().await }
+    });
+    for (n, answer) in (660..).zip(futures_util::future::join_all(submits).await) {
+        match answer {
+            Ok(output) => assert!(output == n && n != 666),
+            Err(error) => assert_eq!((n, error.kind()), (666, ErrorKind::Invalid)),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_grant_whose_answer_is_lost_runs_all_the_same() {
     let sleep = agent_fn("sleep", |_context, ms: u64| async move {
         tokio::time::sleep(Duration::from_millis(ms)).await;

@@ -26,6 +26,7 @@ pub trait Agent: Send + Sync + 'static {
     /// Refuses an input that [`Agent::run`] could not use, naming the fields; the engine asks before it accepts a task. Pure and quick.
     fn check(&self, input: &Payload) -> Result<()>;
 
-    /// Does the work. May be dropped at any await (cancelled, past its deadline) and run again from the start (retry, recovery).
+    /// Does the work. May be dropped at any await (cancelled, past its deadline) and run again from the start (retry, recovery). An output has at most
+    /// [`MAX_OUTPUT`](crate::engine::MAX_OUTPUT) bytes of JSON; a larger one fails the task with code `output_too_large`.
     async fn run(&self, context: Context, input: Payload) -> Result<Payload, AgentError>;
 }

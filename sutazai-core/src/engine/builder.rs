@@ -197,6 +197,7 @@ impl OrchestratorBuilder {
             next_due: AtomicI64::new(i64::MAX),
             closing: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
+            missed: Mutex::default(),
             broken: AtomicBool::new(false),
         });
         inner.runnable.notify_one();

@@ -1,7 +1,7 @@
 //! The executions of this process: who runs, and how to stop them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
@@ -178,13 +178,13 @@ impl Executions {
         control.is_some()
     }
 
+    pub(crate) fn contains(&self, id: TaskId) -> bool {
+        lock(&self.running).contains_key(&id)
+    }
+
     /// Whether the task is being executed here and its execution may go on.
     pub(crate) fn goes_on(&self, id: TaskId) -> bool {
         lock(&self.running).get(&id).is_some_and(|control| control.stop_wanted().is_none())
-    }
-
-    pub(crate) fn ids(&self) -> HashSet<TaskId> {
-        lock(&self.running).keys().copied().collect()
     }
 
     /// Whether all that is left waits for tasks that nobody here executes.

@@ -18,11 +18,17 @@ use crate::{
     error::{ErrorKind, Result},
     payload::Payload,
     store::{TaskWrite, WriteOutcome},
-    task::{Event, EventKind, IdempotencyKey, Revision, Task, TaskId},
+    task::{Event, EventKind, IdempotencyKey, Revision, Task, TaskError, TaskId},
 };
 
 /// Reports of progress are written at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// Bytes of JSON that an agent may return.
+pub const MAX_OUTPUT: usize = 16 << 20;
+
+/// Bytes of an error's message that are kept.
+const MAX_MESSAGE: usize = 16 << 10;
 
 type Outcome = Result<Payload, AgentError>;
 
@@ -189,10 +195,19 @@ impl Execution {
             self.apply(Command::Report(progress));
         }
         let command = match outcome {
+            Ok(output) if output.as_str().len() > MAX_OUTPUT => {
+                let found = output.as_str().len();
+                let message = format!(
+                    "the output has {found} bytes, {MAX_OUTPUT} are allowed; store it elsewhere and return where"
+                );
+                Command::Fail { error: TaskError::new("output_too_large", message), retry: None, random: 0 }
+            }
             Ok(output) => Command::Complete { output },
             Err(error) => {
                 let retry = error.is_temporary().then(|| error.delay().unwrap_or_default());
-                Command::Fail { error: error.into_task_error(), retry, random: self.engine.clock.random() }
+                let mut error = error.into_task_error();
+                cut(&mut error.message, MAX_MESSAGE);
+                Command::Fail { error, retry, random: self.engine.clock.random() }
             }
         };
         self.apply(command);
@@ -300,6 +315,14 @@ fn taken_over(task: TaskId) -> bool {
 async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
+    }
+}
+
+/// Cuts a text to at most `most` bytes, the mark of the cut included.
+pub(crate) fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));
+        text.push('…');
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -55,8 +55,10 @@ pub(crate) struct Inner {
     pub(crate) next_due: AtomicI64,
     /// No new work is admitted.
     pub(crate) closing: AtomicBool,
-    /// What the store says this node holds and what runs here may differ: the timekeeper compares them.
+    /// The store may hold tasks as granted to this node that nobody executes: the dispatcher looks before it claims.
     pub(crate) doubt: AtomicBool,
+    /// Tasks whose end was committed while their execution was about to be entered.
+    pub(crate) missed: Mutex<Vec<TaskId>>,
     /// A loop of the engine ended by a fault.
     pub(crate) broken: AtomicBool,
 }
@@ -71,9 +73,14 @@ impl Inner {
         Announcer { hub: Arc::clone(&self.hub), observer: Arc::clone(&self.observer) }.committed(write);
     }
 
-    /// A commit's outcome is unknown, or a task could not be told that it has ended.
+    /// The outcome of a commit that grants is unknown.
     pub(crate) fn doubt(&self) {
         self.doubt.store(true, Ordering::SeqCst);
+        self.runnable.notify_one();
+    }
+
+    pub(crate) fn take_missed(&self) -> Vec<TaskId> {
+        std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A task was stored that the dispatcher has to fetch.
@@ -112,8 +119,11 @@ impl Inner {
             let task = Arc::new(step.task);
             let write = TaskWrite::Update { task: Arc::clone(&task), expected: before.revision, events: step.events };
             if self.writer.write(write).await? == WriteOutcome::Applied {
-                if !self.executions.stop(id, Stop::Void) && before.node.as_ref() == Some(&self.node) {
-                    self.doubt(); // it was granted to this node and is about to begin
+                let told = self.executions.stop(id, Stop::Void);
+                if !told && task.state.is_terminal() && before.node.as_ref() == Some(&self.node) {
+                    // It was granted to this node and is about to be entered, or just has been.
+                    self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                    self.executions.stop(id, Stop::Void);
                 }
                 return Ok(Ok(task));
             }

@@ -20,6 +20,7 @@ mod writer;
 
 pub use self::{
     builder::{DEFAULT_MAX_RUNNING, OrchestratorBuilder},
+    execution::MAX_OUTPUT,
     handle::TaskHandle,
     observer::Observer,
     orchestrator::{Drained, Orchestrator},
@@ -29,6 +30,7 @@ pub use self::{
 };
 pub(crate) use self::{
     control::{Control, Stop},
+    execution::cut,
     inner::Inner,
     submit::submit,
 };

@@ -1,9 +1,6 @@
 //! The two loops behind the queue: one fetches runnable tasks into free slots, one watches the clock.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -13,19 +10,25 @@ use super::{
     inner::{Inner, SLOW_POLL, backoff},
     transition::Command,
 };
-use crate::{clock::Timestamp, error::Result, store::Claim, task::TaskId};
+use crate::{clock::Timestamp, error::Result, store::Claim};
 
 /// Tasks claimed in one commit at most.
 const CLAIM: usize = 256;
-
-/// Tasks of this node, besides those that run here, that are looked at when it is in doubt what it holds.
-const LOOKED_AT: usize = 1_000;
 
 /// Fetches runnable tasks from the store whenever there are free slots, until shutdown.
 pub(crate) async fn dispatch(engine: Arc<Inner>) {
     let mut failures = 0;
     loop {
         engine.runnable.notified().await;
+        if engine.doubt.swap(false, Ordering::SeqCst)
+            && let Err(error) = regain(&engine).await
+        {
+            tracing::warn!(error = %error.report(), "what this node holds cannot be read");
+            tokio::time::sleep(backoff(failures)).await;
+            failures += 1;
+            engine.doubt();
+            continue;
+        }
         loop {
             let Some(permits) = free_slots(&engine).await else { return };
             let wanted = permits.len();
@@ -42,6 +45,7 @@ pub(crate) async fn dispatch(engine: Arc<Inner>) {
                     tracing::warn!(error = %error.report(), "tasks cannot be claimed");
                     tokio::time::sleep(backoff(failures)).await;
                     failures += 1;
+                    break; // and look first
                 }
             }
         }
@@ -85,18 +89,34 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
         execution.announce_claim();
         tokio::spawn(execution.run(entered));
     }
+    // Ends that were committed between the grant and the entry found nobody to tell.
+    for id in engine.take_missed() {
+        engine.executions.stop(id, Stop::Void);
+    }
     Ok(granted)
+}
+
+/// Takes back what the store has granted to this node although the answer was lost. Nothing is under way: only the dispatcher claims, and an execution that
+/// begins with its insert is entered before.
+async fn regain(engine: &Inner) -> Result<()> {
+    let here = engine.executions.len();
+    let held = engine.store.held_by(&engine.node, here + CLAIM).await?;
+    let full = held.len() == here + CLAIM;
+    for task in held.into_iter().filter(|task| !engine.executions.contains(task.id)) {
+        // Refused: it has ended meanwhile.
+        if engine.change(task.id, Command::Recover).await?.is_ok() {
+            tracing::warn!(task = %task.id, "it was granted and the answer was lost; it runs again");
+        }
+    }
+    if full {
+        engine.doubt();
+    }
+    Ok(())
 }
 
 /// Ends tasks past their deadline and wakes the dispatcher when a retry is due, until aborted.
 pub(crate) async fn keep_time(engine: Arc<Inner>) {
-    let mut suspects = Suspects::default();
     loop {
-        if engine.doubt.load(Ordering::SeqCst)
-            && let Err(error) = suspects.look(&engine).await
-        {
-            tracing::warn!(error = %error.report(), "what this node holds cannot be read");
-        }
         let now = engine.clock.now();
         let next = match tick(&engine, now).await {
             Ok(next) => next,
@@ -140,41 +160,4 @@ async fn tick(engine: &Inner, now: Timestamp) -> Result<Option<Timestamp>> {
         engine.next_due.fetch_min(at.as_millis(), Ordering::SeqCst);
     }
     Ok(next)
-}
-
-/// What was found at odds at the last look: what is so at two looks, with an interval between, is wrong and not just under way.
-#[derive(Default)]
-struct Suspects {
-    /// Granted to this node, by id and epoch, and executed by nobody here.
-    idle: HashSet<(TaskId, u64)>,
-    /// Executed here, and no longer this node's.
-    stray: HashSet<TaskId>,
-}
-
-impl Suspects {
-    async fn look(&mut self, engine: &Inner) -> Result<()> {
-        let here = engine.executions.ids();
-        let most = here.len() + LOOKED_AT;
-        let held = engine.store.held_by(&engine.node, most).await?;
-        let all = held.len() < most;
-        let mut idle: HashSet<_> = held
-            .iter()
-            .filter(|task| !here.contains(&task.id) && !engine.executions.goes_on(task.id))
-            .map(|task| (task.id, task.revision.epoch))
-            .collect();
-        let held: HashSet<TaskId> = held.into_iter().map(|task| task.id).collect();
-        let mut stray: HashSet<_> = here.into_iter().filter(|id| all && !held.contains(id)).collect();
-        for (id, _) in idle.extract_if(|one| self.idle.contains(one)) {
-            tracing::warn!(task = %id, "the store granted a task and the answer was lost; it runs again");
-            // Refused: it has ended meanwhile.
-            let _ = engine.change(id, Command::Recover).await?;
-            engine.queued();
-        }
-        for id in stray.extract_if(|id| self.stray.contains(id)) {
-            engine.executions.stop(id, Stop::Void);
-        }
-        engine.doubt.store(!idle.is_empty() || !stray.is_empty(), Ordering::SeqCst);
-        *self = Self { idle, stray };
-        Ok(())
-    }
 }

@@ -25,6 +25,9 @@ const REREADS: u32 = 5;
 /// What became of the writes of one request, in order.
 pub(crate) type Outcomes = Vec<Result<WriteOutcome>>;
 
+/// How many writes of a group are whose.
+type Caller = (usize, oneshot::Sender<Outcomes>);
+
 struct Pending {
     writes: Vec<TaskWrite>,
     done: oneshot::Sender<Outcomes>,
@@ -93,7 +96,7 @@ async fn serve(
     committed: impl Committed,
     end: Arc<Notify>,
 ) {
-    let (mut writes, mut callers) = (Vec::new(), Vec::new());
+    let (mut writes, mut callers) = (Vec::new(), Vec::<Caller>::new());
     loop {
         let first = tokio::select! {
             first = pending.recv() => first,
@@ -111,6 +114,7 @@ async fn serve(
         }
         let mut outcomes = match store.write(&writes).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) if !error.is_temporary() && callers.len() > 1 => one_by_one(&*store, &writes, &callers).await,
             Err(error) => after_unknown_outcome(&*store, &writes, &error).await,
         }
         .into_iter();
@@ -126,6 +130,21 @@ async fn serve(
             let _ = done.send(answer); // a caller may have gone; the writes stand all the same
         }
     }
+}
+
+/// The store refuses a group for good: one of its requests is at fault, and the others must not fail with it.
+async fn one_by_one(store: &dyn TaskStore, writes: &[TaskWrite], callers: &[Caller]) -> Outcomes {
+    let mut outcomes = Vec::with_capacity(writes.len());
+    let mut rest = writes;
+    for (count, _) in callers {
+        let (request, later) = rest.split_at(*count);
+        rest = later;
+        match store.write(request).await {
+            Ok(stored) => outcomes.extend(stored.into_iter().map(Ok)),
+            Err(error) => outcomes.extend(after_unknown_outcome(store, request, &error).await),
+        }
+    }
+    outcomes
 }
 
 /// Finds out by their events which writes of a failed commit were stored all the same.
