@@ -130,16 +130,22 @@ async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
 
 /// The first Ollama that answers and holds the chat model of the settings, if there is one. One that was named and does not is warned about.
 pub async fn ollama(settings: &Settings) -> Option<Discovered> {
-    let (model, named) = (&settings.model_id, settings.ollama_base_url.as_ref());
-    for url in named.map_or_else(default_urls, |url| vec![url.clone()]) {
-        let found = if listens(&url).await { answering(std::slice::from_ref(&url)).await.pop() } else { None };
+    match &settings.ollama_base_url {
+        Some(url) => first_holding(std::slice::from_ref(url), &settings.model_id, true).await,
+        None => first_holding(&default_urls(), &settings.model_id, false).await,
+    }
+}
+
+async fn first_holding(urls: &[String], model: &str, named: bool) -> Option<Discovered> {
+    for url in urls {
+        let found = if listens(url).await { answering(std::slice::from_ref(url)).await.pop() } else { None };
         let why = match found {
             Some(found) if found.holds(model) => return Some(found),
             Some(_) => "does not hold it",
             None => "does not answer",
         };
-        if named.is_some() {
-            let url = masked_url(&url);
+        if named {
+            let url = masked_url(url);
             tracing::warn!("no {model} from the Ollama at {url}, which {why}; {CHAT_MODEL} answers in this process");
         }
     }
@@ -175,4 +181,32 @@ async fn models(
         builder.chat_model(WithDefaults::wrap(model, settings.temperature, settings.max_tokens))
     });
     Ok(builder.embedding_model(Arc::new(LocalEmbedding::new(store, EMBEDDING_MODEL)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Json, Router, routing::get};
+    use serde_json::json;
+
+    use super::*;
+
+    /// What answers as an Ollama that holds one model.
+    async fn holding(model: &str) -> String {
+        let tags = json!({ "models": [{ "name": model, "model": model, "size": 1, "digest": "d" }] });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().route("/api/tags", get(move || async { Json(tags) }));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn the_ollama_that_holds_the_model_is_taken() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let closed = "http://127.0.0.1:9".to_owned();
+        let urls = [closed, holding("other:latest").await, holding("tinyllama:latest").await];
+        let found = first_holding(&urls, "tinyllama", false).await.unwrap();
+        assert_eq!(found.client.address(), urls[2]);
+        assert!(first_holding(&urls[..2], "tinyllama", true).await.is_none());
+    }
 }
