@@ -22,7 +22,7 @@ use crate::{
 /// Every case as one `#[tokio::test]`, against the model that the expression makes (it may use `.await`). Where tests are made at run
 /// time, [`cases`](crate::conformance::chat::cases) has the same list.
 ///
-/// The model must have more to say to "Count from one to one hundred." than 8 tokens.
+/// The model must have more to say to "Tell me a long story about the sea." than 8 tokens.
 ///
 /// ```ignore
 /// sutazai_core::chat_conformance!(ScriptedChat::new("actor").otherwise("one two three four five six seven eight nine ten"));
@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// An answer that takes longer than this can be told from one that was stopped.
 const SHOWS: Duration = Duration::from_millis(50);
 
-const COUNT: &str = "Count from one to one hundred.";
+const STORY: &str = "Tell me a long story about the sea.";
 
 fn ask(question: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest { sampling: Sampling::GREEDY, max_tokens: Some(max_tokens), ..ChatRequest::ask(question) }
@@ -99,7 +99,7 @@ pub async fn describes_itself(model: Arc<dyn ChatModel>) -> Result<()> {
 pub async fn a_stream_ends_with_one_finish(model: Arc<dyn ChatModel>) -> Result<()> {
     patiently(async {
         let events: Vec<_> =
-            model.chat(ask(COUNT, 16)).await?.collect::<Vec<_>>().await.into_iter().collect::<Result<_>>()?;
+            model.chat(ask(STORY, 16)).await?.collect::<Vec<_>>().await.into_iter().collect::<Result<_>>()?;
         let Some((ChatEvent::Finish(Finish { usage, .. }), pieces)) = events.split_last() else {
             return Err(Error::new(
                 ErrorKind::Internal,
@@ -117,7 +117,7 @@ pub async fn a_stream_ends_with_one_finish(model: Arc<dyn ChatModel>) -> Result<
 /// An answer has no more tokens than asked for, and says when it was cut.
 pub async fn max_tokens_is_kept(model: Arc<dyn ChatModel>) -> Result<()> {
     for most in [1, 5] {
-        let finish = complete(&*model, ask(COUNT, most)).await?.finish;
+        let finish = complete(&*model, ask(STORY, most)).await?.finish;
         assert_eq!((finish.stop, finish.usage.completion_tokens), (StopReason::Length, most));
     }
     Ok(())
@@ -125,13 +125,13 @@ pub async fn max_tokens_is_kept(model: Arc<dyn ChatModel>) -> Result<()> {
 
 /// An answer ends before a stop sequence, wherever it lies between tokens.
 pub async fn a_stop_sequence_is_never_shown(model: Arc<dyn ChatModel>) -> Result<()> {
-    let whole = complete(&*model, ask(COUNT, 24)).await?.text;
+    let whole = complete(&*model, ask(STORY, 24)).await?.text;
     let letters: Vec<char> = whole.chars().collect();
     let middle = letters.len() / 2;
     for length in [1, 3] {
         let stop: String = letters[middle..].iter().take(length).collect();
         let stops = vec![String::from("\u{1}never said\u{1}"), stop.clone()];
-        let cut = complete(&*model, ChatRequest { stop: stops, ..ask(COUNT, 24) }).await?;
+        let cut = complete(&*model, ChatRequest { stop: stops, ..ask(STORY, 24) }).await?;
         assert!(!cut.text.contains(&stop), "{stop:?} is in {:?}", cut.text);
         if model.info().capabilities.seed {
             let expected = whole.find(&stop).map(|end| &whole[..end]);
@@ -208,11 +208,11 @@ pub async fn what_is_not_declared_is_refused(model: Arc<dyn ChatModel>) -> Resul
         let call = ToolCall { id: "call_0".into(), name: "look".into(), arguments: json!({}) };
         let called = Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") };
         let result = Message { tool_call_id: Some("call_0".into()), ..Message::new(Role::Tool, "grass") };
-        let offered = ChatRequest { tools: vec![tool], ..ask(COUNT, 4) };
+        let offered = ChatRequest { tools: vec![tool], ..ask(STORY, 4) };
         // What the model would silently leave out of its prompt is refused as well.
         let past = [called, result].map(|message| {
-            let messages = vec![Message::user(COUNT), message, Message::user(COUNT)];
-            ChatRequest { messages, ..ask(COUNT, 4) }
+            let messages = vec![Message::user(STORY), message, Message::user(STORY)];
+            ChatRequest { messages, ..ask(STORY, 4) }
         });
         for request in past.into_iter().chain([offered]) {
             let refused = complete(&*model, request).await;
@@ -220,7 +220,7 @@ pub async fn what_is_not_declared_is_refused(model: Arc<dyn ChatModel>) -> Resul
         }
     }
     if !capabilities.schema {
-        let refused = complete(&*model, ChatRequest { response_format: ResponseFormat::Json, ..ask(COUNT, 4) }).await;
+        let refused = complete(&*model, ChatRequest { response_format: ResponseFormat::Json, ..ask(STORY, 4) }).await;
         assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::Unsupported));
     }
     Ok(())
@@ -230,11 +230,11 @@ pub async fn what_is_not_declared_is_refused(model: Arc<dyn ChatModel>) -> Resul
 pub async fn wrong_requests_are_refused(model: Arc<dyn ChatModel>) -> Result<()> {
     let sampling = |temperature, top_p| Sampling { temperature, top_p, seed: None };
     let wrong = [
-        ("/messages", ChatRequest { messages: Vec::new(), ..ask(COUNT, 4) }),
-        ("/sampling/temperature", ChatRequest { sampling: sampling(-1.0, 1.0), ..ask(COUNT, 4) }),
-        ("/sampling/temperature", ChatRequest { sampling: sampling(f32::NAN, 1.0), ..ask(COUNT, 4) }),
-        ("/sampling/top_p", ChatRequest { sampling: sampling(1.0, 0.0), ..ask(COUNT, 4) }),
-        ("/max_tokens", ask(COUNT, 0)),
+        ("/messages", ChatRequest { messages: Vec::new(), ..ask(STORY, 4) }),
+        ("/sampling/temperature", ChatRequest { sampling: sampling(-1.0, 1.0), ..ask(STORY, 4) }),
+        ("/sampling/temperature", ChatRequest { sampling: sampling(f32::NAN, 1.0), ..ask(STORY, 4) }),
+        ("/sampling/top_p", ChatRequest { sampling: sampling(1.0, 0.0), ..ask(STORY, 4) }),
+        ("/max_tokens", ask(STORY, 0)),
     ];
     for (path, request) in wrong {
         let error = complete(&*model, request).await.err();
@@ -251,7 +251,7 @@ pub async fn a_prompt_beyond_the_context_is_refused(model: Arc<dyn ChatModel>) -
         let refused = complete(&*model, ask(&endless, 4)).await;
         assert_eq!(refused.err().map(|error| error.code()), Some("context_length_exceeded"));
     }
-    complete(&*model, ask(COUNT, 4)).await.map(drop)
+    complete(&*model, ask(STORY, 4)).await.map(drop)
 }
 
 /// Whoever stops listening stops the answer: the model is free for the next caller.
@@ -259,7 +259,7 @@ pub async fn a_dropped_stream_frees_the_model(model: Arc<dyn ChatModel>) -> Resu
     const DROPPED: u32 = 4;
     let long = || ask("Write a very long story.", 256);
     // Once unmeasured: loading is no part of an answer.
-    complete(&*model, ask(COUNT, 1)).await?;
+    complete(&*model, ask(STORY, 1)).await?;
     let began = Instant::now();
     complete(&*model, long()).await?;
     let whole = began.elapsed();
@@ -268,7 +268,7 @@ pub async fn a_dropped_stream_frees_the_model(model: Arc<dyn ChatModel>) -> Resu
         let mut stream = patiently(model.chat(long())).await?;
         assert!(stream.next().await.is_some_and(|event| event.is_ok()));
     }
-    complete(&*model, ask(COUNT, 4)).await?;
+    complete(&*model, ask(STORY, 4)).await?;
     let dropped = began.elapsed();
     // An answer that takes no time to make cannot show whether it was stopped.
     if whole > SHOWS {
@@ -279,20 +279,20 @@ pub async fn a_dropped_stream_frees_the_model(model: Arc<dyn ChatModel>) -> Resu
 
 /// A caller that leaves the queue harms neither who is served nor who comes after.
 pub async fn a_dropped_wait_blocks_nobody(model: Arc<dyn ChatModel>) -> Result<()> {
-    let served = patiently(model.chat(ask(COUNT, 24))).await?;
+    let served = patiently(model.chat(ask(STORY, 24))).await?;
     for _ in 0..3 {
-        let _ = tokio::time::timeout(Duration::from_millis(1), model.chat(ask(COUNT, 24))).await;
+        let _ = tokio::time::timeout(Duration::from_millis(1), model.chat(ask(STORY, 24))).await;
     }
     let events: Vec<_> = served.collect().await;
     assert!(matches!(events.last(), Some(Ok(ChatEvent::Finish(_)))), "{:?}", events.last());
-    complete(&*model, ask(COUNT, 4)).await.map(drop)
+    complete(&*model, ask(STORY, 4)).await.map(drop)
 }
 
 /// Callers at the same time are all served, each with its own answer.
 pub async fn callers_do_not_mix(model: Arc<dyn ChatModel>) -> Result<()> {
     let request = |caller: usize| {
         let messages = vec![Message::system("You are brief."), Message::user(format!("Say something about {caller}."))];
-        ChatRequest { messages, ..ask(COUNT, 12) }
+        ChatRequest { messages, ..ask(STORY, 12) }
     };
     let together = join_all((0..4).map(|caller| complete(&*model, request(caller)))).await;
     for (caller, reply) in together.into_iter().enumerate() {

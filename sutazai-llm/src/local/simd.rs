@@ -8,7 +8,7 @@ pub(crate) enum Isa {
     /// AVX-512 with 8-bit dot products.
     #[cfg(target_arch = "x86_64")]
     Vnni512,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and 16-bit floats.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// What every processor of the target has.
@@ -31,7 +31,8 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni");
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             vnni.then_some(Self::Vnni512).into_iter().chain(avx2.then_some(Self::Avx2))
         };
         #[cfg(not(target_arch = "x86_64"))]

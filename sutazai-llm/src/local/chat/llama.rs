@@ -1,13 +1,14 @@
-//! The llama family: its header, its weights in 8 bits, and one forward pass with a cache of our own.
+//! The llama family: its header, its weights in 8 bits or 4, and one forward pass with a cache of our own.
 
 use std::sync::Arc;
 
+use candle_core::quantized::{GgmlDType, QTensor};
 use rayon::prelude::*;
 use sutazai_core::{Error, ErrorKind, Result};
 
 use super::{
     attention::{self, Cache, Heads},
-    gguf::{Gguf, damaged, unsupported},
+    gguf::{self, Gguf, damaged, unsupported},
     matrix::{Activations, BLOCK, Matrix},
     network::{Network, Session},
 };
@@ -132,16 +133,22 @@ impl Llama {
     }
 }
 
+/// The parts as one matrix: in 4 bits where the file has all of them so, else in 8.
 fn matrix(gguf: &mut Gguf, parts: &[(&str, usize)], columns: usize) -> Result<Matrix> {
-    let checked = |matrix: Option<Matrix>| matrix.ok_or_else(|| not_finite(parts[0].0));
-    if let [(name, rows)] = parts {
-        return gguf.tensor(name, &[*rows, columns], |numbers| Matrix::quantise(columns, &[numbers])).and_then(checked);
-    }
-    let numbers = parts
-        .iter()
-        .map(|(name, rows)| gguf.tensor(name, &[*rows, columns], <[f32]>::to_vec))
-        .collect::<Result<Vec<_>>>()?;
-    checked(Matrix::quantise(columns, &numbers.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    let stored = parts.iter().map(|(name, rows)| gguf.stored(name, &[*rows, columns])).collect::<Result<Vec<_>>>()?;
+    let names = parts.iter().map(|(name, _)| *name);
+    let matrix = if stored.iter().all(|part| part.dtype() == GgmlDType::Q4_1) {
+        let bytes = stored.iter().map(QTensor::data).collect::<Result<Vec<_>, _>>();
+        let bytes = bytes.map_err(|error| damaged("its tensors cannot be read").because(error))?;
+        Matrix::of_nibbles(columns, &bytes.iter().map(|bytes| &**bytes).collect::<Vec<_>>())
+    } else if let [part] = &stored[..] {
+        gguf::numbers(parts[0].0, part, |numbers| Matrix::quantise(columns, &[numbers]))?
+    } else {
+        let numbers = stored.iter().zip(names).map(|(part, name)| gguf::numbers(name, part, <[f32]>::to_vec));
+        let numbers = numbers.collect::<Result<Vec<_>>>()?;
+        Matrix::quantise(columns, &numbers.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    };
+    matrix.ok_or_else(|| not_finite(parts[0].0))
 }
 
 fn vector(gguf: &mut Gguf, name: &str, length: usize) -> Result<Vec<f32>> {

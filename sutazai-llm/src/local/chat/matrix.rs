@@ -1,16 +1,17 @@
-//! Matrices of 8-bit weights and their products with activations: where inference spends its time.
+//! Matrices of weights in 8 bits or 4, and their products with activations: where inference spends its time.
 //!
 //! candle's Q8_0 product has a fast kernel only for rows whose length is a multiple of 256 (SmolLM2-135M has 576), runs
 //! on a pool of threads that belongs to the whole process, and keeps a second, repacked copy of the weights.
 
 use rayon::prelude::*;
 
+use super::nibbles::{Nibbles, STORED};
 use crate::local::simd::{Isa, multiversioned};
 
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;
 /// Rows of a tile: one per 32-bit lane of the widest registers.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Numbers from which on threads share the work of quantising activations.
 const ALONE: usize = 4096;
 /// Rows of activations that one pass over a tile serves.
@@ -24,11 +25,28 @@ struct Tile {
     scales: [f32; LANES],
 }
 
-/// A matrix of 8-bit weights with a scale per 32 columns of a row, as in GGUF's Q8_0.
+/// A matrix of weights with a scale per 32 columns of a row: in 8 bits as in GGUF's Q8_0, or in the 4 that a file has them in.
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
-    tiles: Vec<Tile>,
+    tiles: Tiles,
+}
+
+/// The tiles of a matrix: strips of 16 rows one after another, and within a strip its blocks of columns.
+enum Tiles {
+    Eight(Vec<Tile>),
+    Four(Vec<Nibbles>),
+}
+
+/// 16 rows by 32 columns of weights, of whatever size.
+pub(crate) trait Weights: Sync {
+    /// Writes the row `lane` as floats.
+    fn read(&self, lane: usize, out: &mut [f32]);
+
+    /// The products of a strip of tiles with up to [`GROUP`] rows of activations.
+    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]])
+    where
+        Self: Sized;
 }
 
 impl Matrix {
@@ -57,7 +75,20 @@ impl Matrix {
         });
         // The scale of a block with such a number is none either.
         let finite = tiles.par_iter().all(|tile| tile.scales.iter().all(|scale| scale.is_finite()));
-        finite.then_some(Self { rows: rows.len(), columns, tiles })
+        finite.then_some(Self { rows: rows.len(), columns, tiles: Tiles::Eight(tiles) })
+    }
+
+    /// A matrix of rows in GGUF's Q4_1; `parts` follow one another. `None` if a scale is not finite.
+    pub(crate) fn of_nibbles(columns: usize, parts: &[&[u8]]) -> Option<Self> {
+        let blocks = columns / BLOCK;
+        let rows: Vec<_> = parts.iter().flat_map(|part| part.as_chunks::<STORED>().0.chunks_exact(blocks)).collect();
+        let mut tiles = vec![Nibbles::EMPTY; rows.len().div_ceil(LANES) * blocks];
+        let finite = tiles.par_chunks_mut(blocks).zip(rows.par_chunks(LANES)).all(|(tiles, rows)| {
+            let blocks =
+                rows.iter().enumerate().flat_map(|(lane, row)| row.iter().enumerate().map(move |at| (lane, at)));
+            blocks.fold(true, |finite, (lane, (index, stored))| tiles[index].put(lane, stored) && finite)
+        });
+        finite.then_some(Self { rows: rows.len(), columns, tiles: Tiles::Four(tiles) })
     }
 
     /// Rows.
@@ -67,15 +98,11 @@ impl Matrix {
 
     /// Writes row `index` as floats.
     pub(crate) fn read_row(&self, index: usize, out: &mut [f32]) {
-        let blocks = self.columns / BLOCK;
-        let lane = index % LANES;
-        let tiles = self.tiles[index / LANES * blocks..].iter().take(blocks);
-        for (tile, out) in tiles.zip(out.chunks_exact_mut(BLOCK)) {
-            for (quad, out) in tile.quads.iter().zip(out.chunks_exact_mut(4)) {
-                for (out, value) in out.iter_mut().zip(&quad[lane * 4..]) {
-                    *out = f32::from(*value) * tile.scales[lane];
-                }
-            }
+        let (blocks, lane) = (self.columns / BLOCK, index % LANES);
+        let strip = index / LANES * blocks..(index / LANES + 1) * blocks;
+        match &self.tiles {
+            Tiles::Eight(tiles) => read(&tiles[strip], lane, out),
+            Tiles::Four(tiles) => read(&tiles[strip], lane, out),
         }
     }
 
@@ -88,24 +115,17 @@ impl Matrix {
 
     fn times_with(&self, isa: Isa, input: &Activations, scratch: &mut Vec<f32>, out: &mut [f32]) {
         debug_assert_eq!(input.blocks_per_row * BLOCK, self.columns);
-        let (blocks, count) = (self.columns / BLOCK, input.rows());
+        let count = input.rows();
         debug_assert_eq!(out.len(), count * self.rows);
         if count == 0 {
             return;
         }
         // Threads write whole tiles of results; one pass afterwards puts them in order.
         scratch.resize(self.rows.div_ceil(LANES) * LANES * count, 0.0);
-        let strip = (self.tiles.len() / blocks).div_ceil(rayon::current_num_threads() * 4).max(1);
-        scratch.par_chunks_mut(strip * LANES * count).zip(self.tiles.par_chunks(strip * blocks)).for_each(
-            |(results, tiles)| {
-                for (results, tiles) in results.chunks_exact_mut(LANES * count).zip(tiles.chunks_exact(blocks)) {
-                    let groups = results.as_chunks_mut::<LANES>().0.chunks_mut(GROUP);
-                    for (results, rows) in groups.zip(input.blocks.chunks(GROUP * blocks)) {
-                        multiply(isa, tiles, rows, results);
-                    }
-                }
-            },
-        );
+        match &self.tiles {
+            Tiles::Eight(tiles) => strips(isa, tiles, input, scratch),
+            Tiles::Four(tiles) => strips(isa, tiles, input, scratch),
+        }
         let rows = self.rows;
         let order = |(row, out): (usize, &mut [f32])| {
             for (tile, out) in out.chunks_mut(LANES).enumerate() {
@@ -121,6 +141,27 @@ impl Matrix {
     }
 }
 
+fn read(tiles: &[impl Weights], lane: usize, out: &mut [f32]) {
+    for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(BLOCK)) {
+        tile.read(lane, out);
+    }
+}
+
+/// The products of all strips of tiles with all rows, strip by strip.
+fn strips<T: Weights>(isa: Isa, tiles: &[T], input: &Activations, results: &mut [f32]) {
+    let (blocks, count) = (input.blocks_per_row, input.rows());
+    let strip = (tiles.len() / blocks).div_ceil(rayon::current_num_threads() * 4).max(1);
+    let strips = results.par_chunks_mut(strip * LANES * count).zip(tiles.par_chunks(strip * blocks));
+    strips.for_each(|(results, tiles)| {
+        for (results, tiles) in results.chunks_exact_mut(LANES * count).zip(tiles.chunks_exact(blocks)) {
+            let groups = results.as_chunks_mut::<LANES>().0.chunks_mut(GROUP);
+            for (results, rows) in groups.zip(input.blocks.chunks(GROUP * blocks)) {
+                T::multiply(isa, tiles, rows, results);
+            }
+        }
+    });
+}
+
 /// Rows of activations in 8 bits.
 #[derive(Default)]
 pub(crate) struct Activations {
@@ -128,19 +169,22 @@ pub(crate) struct Activations {
     blocks: Vec<Block>,
 }
 
-/// 32 neighbouring values with their scale, and -128 times their sum.
+/// 32 neighbouring values with their scale.
 #[derive(Clone)]
 pub(crate) struct Block {
-    values: [i8; BLOCK],
-    scale: f32,
+    pub(crate) values: [i8; BLOCK],
+    pub(crate) scale: f32,
+    /// The sum of the values times -128, for weights that are raised by 128.
     lowered: i32,
+    /// The sum of the values times the scale, for weights with a least value.
+    pub(crate) total: f32,
 }
 
 impl Block {
-    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, lowered: 0 };
+    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, lowered: 0, total: 0.0 };
 
     #[inline(always)]
-    fn quad(&self, index: usize) -> i32 {
+    pub(crate) fn quad(&self, index: usize) -> i32 {
         let [a, b, c, d] = std::array::from_fn(|n| self.values[index * 4 + n].cast_unsigned());
         i32::from_le_bytes([a, b, c, d])
     }
@@ -188,47 +232,59 @@ multiversioned! {
                 sum += i32::from(*value);
             }
             block.lowered = -128 * sum;
+            #[allow(clippy::cast_precision_loss, reason = "at most 32 * 127")]
+            let sum = sum as f32;
+            block.total = sum * block.scale;
         }
     }
 }
 
-/// The products of one strip of tiles (16 rows of weights) with up to [`GROUP`] rows of activations.
-#[inline]
-fn multiply(isa: Isa, tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        #[allow(unsafe_code, reason = "the instruction set was detected")]
-        // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
-        Isa::Vnni512 => unsafe {
-            const { assert!(GROUP == 8) };
-            match out.len() {
-                1 => x86::vnni512::<1>(tiles, rows, out),
-                2 => x86::vnni512::<2>(tiles, rows, out),
-                3 => x86::vnni512::<3>(tiles, rows, out),
-                4 => x86::vnni512::<4>(tiles, rows, out),
-                5 => x86::vnni512::<5>(tiles, rows, out),
-                6 => x86::vnni512::<6>(tiles, rows, out),
-                7 => x86::vnni512::<7>(tiles, rows, out),
-                _ => x86::vnni512::<8>(tiles, rows, out),
+impl Weights for Tile {
+    fn read(&self, lane: usize, out: &mut [f32]) {
+        for (quad, out) in self.quads.iter().zip(out.chunks_exact_mut(4)) {
+            for (out, value) in out.iter_mut().zip(&quad[lane * 4..]) {
+                *out = f32::from(*value) * self.scales[lane];
             }
-        },
-        #[cfg(target_arch = "x86_64")]
-        #[allow(unsafe_code, reason = "the instruction set was detected")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe {
-            for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
-                if out.len() == x86::GROUP_256 {
-                    x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out)
-                } else {
-                    for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                        x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
+        }
+    }
+
+    #[inline]
+    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the instruction set was detected")]
+            // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
+            Isa::Vnni512 => unsafe {
+                const { assert!(GROUP == 8) };
+                match out.len() {
+                    1 => x86::vnni512::<1>(tiles, rows, out),
+                    2 => x86::vnni512::<2>(tiles, rows, out),
+                    3 => x86::vnni512::<3>(tiles, rows, out),
+                    4 => x86::vnni512::<4>(tiles, rows, out),
+                    5 => x86::vnni512::<5>(tiles, rows, out),
+                    6 => x86::vnni512::<6>(tiles, rows, out),
+                    7 => x86::vnni512::<7>(tiles, rows, out),
+                    _ => x86::vnni512::<8>(tiles, rows, out),
+                }
+            },
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the instruction set was detected")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe {
+                for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
+                    if out.len() == x86::GROUP_256 {
+                        x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out)
+                    } else {
+                        for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                            x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
+                        }
                     }
                 }
-            }
-        },
-        Isa::Portable => {
-            for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                portable(tiles, row, out);
+            },
+            Isa::Portable => {
+                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                    portable(tiles, row, out);
+                }
             }
         }
     }
@@ -395,6 +451,47 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The rows in Q4_1, as a file has them, and as floats.
+    fn stored(rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) {
+        let weights = Tensor::from_vec(numbers(rows * columns, 6), (rows, columns), &Device::Cpu).unwrap();
+        let stored = QTensor::quantize(&weights, GgmlDType::Q4_1).unwrap();
+        let floats = stored.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        (stored.data().unwrap().into_owned(), floats)
+    }
+
+    #[test]
+    fn four_bits_are_read_exactly_and_multiplied_as_eight_in_any_batch() {
+        for (rows, columns) in [(48, 576), (17, 32), (5, 96), (1, 64)] {
+            let (bytes, floats) = stored(rows, columns);
+            let (first, second) = bytes.split_at(columns / BLOCK * STORED);
+            let matrix = Matrix::of_nibbles(columns, &[first, second]).unwrap();
+            let mut row = vec![0.0; columns];
+            for (index, expected) in floats.chunks(columns).enumerate() {
+                matrix.read_row(index, &mut row);
+                assert_eq!(row, expected, "row {index}");
+            }
+            for count in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
+                let input = numbers(count * columns, 7);
+                let exact = input.chunks(columns).flat_map(|input| {
+                    floats.chunks(columns).map(move |row| row.iter().zip(input).map(|(a, b)| a * b).sum::<f32>())
+                });
+                let exact: Vec<f32> = exact.collect();
+                for isa in Isa::available() {
+                    let found = product(isa, &matrix, &input);
+                    for (found, expected) in found.iter().zip(&exact) {
+                        assert!((found - expected).abs() < 0.25, "{isa:?} {rows}x{columns}: {found} is not {expected}");
+                    }
+                    let alone: Vec<f32> = input.chunks(columns).flat_map(|row| product(isa, &matrix, row)).collect();
+                    assert_eq!(found, alone, "{isa:?}");
+                }
+            }
+        }
+        let (mut bytes, _) = stored(20, 64);
+        bytes[19 * 2 * STORED + 3] = 0x7c;
+        bytes[19 * 2 * STORED + 2] = 0;
+        assert!(Matrix::of_nibbles(64, &[&bytes]).is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod llama;
 mod llama_cpp;
 mod matrix;
 mod network;
+mod nibbles;
 mod sampler;
 mod template;
 mod text;
@@ -86,7 +87,7 @@ impl LocalChatConfig {
     }
 }
 
-/// A chat model that runs in this process: a GGUF file of the llama family, its weights held in 8 bits.
+/// A chat model that runs in this process: a GGUF file of the llama family. Weights in Q4_1 stay as they are, all others are held in 8 bits.
 ///
 /// Making one is cheap. The file is read when the first request comes, on a thread of the model's own, where all inference runs; from then on its
 /// information has the model's own context length where that is less. One request is answered at a time, others wait in order. With a seed an

@@ -1,0 +1,225 @@
+//! Tiles of 4-bit weights, multiplied as the file has them: generation waits for memory, and these are half of what 8 bits take.
+
+use super::matrix::{BLOCK, Block, LANES, Weights};
+use crate::local::simd::Isa;
+
+/// Bytes of a block in a file: scale and least value in 16 bits, then 32 numbers in 4.
+pub(crate) const STORED: usize = 20;
+
+/// 16 rows by 32 columns, as in GGUF's Q4_1. A byte holds a number of the first 16 columns and, above it, the one 16 columns on.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Nibbles {
+    pairs: [[u8; LANES * 4]; BLOCK / 8],
+    /// What a number is times, and what is added to it, as 16-bit floats.
+    scales: [u16; LANES],
+    least: [u16; LANES],
+}
+
+impl Nibbles {
+    pub(crate) const EMPTY: Self = Self { pairs: [[0; LANES * 4]; BLOCK / 8], scales: [0; LANES], least: [0; LANES] };
+
+    /// Puts a block of a file into the row `lane`; false if its scale or least value is not finite.
+    pub(crate) fn put(&mut self, lane: usize, stored: &[u8; STORED]) -> bool {
+        let [scale, least] = [0, 2].map(|at| u16::from_le_bytes([stored[at], stored[at + 1]]));
+        (self.scales[lane], self.least[lane]) = (scale, least);
+        for (pair, numbers) in self.pairs.iter_mut().zip(stored[4..].as_chunks::<4>().0) {
+            pair[lane * 4..][..4].copy_from_slice(numbers);
+        }
+        single(scale).is_finite() && single(least).is_finite()
+    }
+}
+
+/// A 16-bit float as one of 32 bits; infinities become what is no number.
+fn single(half: u16) -> f32 {
+    const REBASE: f32 = f32::from_bits((127 + 112) << 23);
+    let magnitude = match half & 0x7fff {
+        0x7c00.. => f32::NAN,
+        bits => f32::from_bits(u32::from(bits) << 13) * REBASE,
+    };
+    if half >> 15 == 0 { magnitude } else { -magnitude }
+}
+
+impl Weights for Nibbles {
+    fn read(&self, lane: usize, out: &mut [f32]) {
+        let (scale, least) = (single(self.scales[lane]), single(self.least[lane]));
+        let (low, high) = out.split_at_mut(BLOCK / 2);
+        for ((pair, low), high) in self.pairs.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(4)) {
+            for ((both, low), high) in pair[lane * 4..].iter().zip(low).zip(high) {
+                *low = f32::from(both & 15) * scale + least;
+                *high = f32::from(both >> 4) * scale + least;
+            }
+        }
+    }
+
+    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the instruction set was detected")]
+            // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
+            Isa::Vnni512 => unsafe {
+                match out.len() {
+                    1 => x86::vnni512::<1>(tiles, rows, out),
+                    2 => x86::vnni512::<2>(tiles, rows, out),
+                    3 => x86::vnni512::<3>(tiles, rows, out),
+                    4 => x86::vnni512::<4>(tiles, rows, out),
+                    5 => x86::vnni512::<5>(tiles, rows, out),
+                    6 => x86::vnni512::<6>(tiles, rows, out),
+                    7 => x86::vnni512::<7>(tiles, rows, out),
+                    _ => x86::vnni512::<8>(tiles, rows, out),
+                }
+            },
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the instruction set was detected")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe {
+                for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
+                    if out.len() == x86::GROUP_256 {
+                        x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out);
+                    } else {
+                        for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                            x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
+                        }
+                    }
+                }
+            },
+            Isa::Portable => {
+                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                    portable(tiles, row, out);
+                }
+            }
+        }
+    }
+}
+
+fn portable(tiles: &[Nibbles], row: &[Block], out: &mut [f32; LANES]) {
+    *out = [0.0; LANES];
+    for (tile, block) in tiles.iter().zip(row) {
+        let (low, high) = block.values.split_at(BLOCK / 2);
+        let mut sums = [0i32; LANES];
+        for ((pair, low), high) in tile.pairs.iter().zip(low.as_chunks::<4>().0).zip(high.as_chunks::<4>().0) {
+            for (sum, both) in sums.iter_mut().zip(pair.as_chunks::<4>().0) {
+                for ((both, low), high) in both.iter().zip(low).zip(high) {
+                    *sum += i32::from(both & 15) * i32::from(*low) + i32::from(both >> 4) * i32::from(*high);
+                }
+            }
+        }
+        for (lane, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+            #[allow(clippy::cast_precision_loss, reason = "at most 32 * 15 * 127, below 2^24")]
+            let sum = sum as f32;
+            *out += sum * (single(tile.scales[lane]) * block.scale) + single(tile.least[lane]) * block.total;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Block, LANES, Nibbles};
+
+    /// Rows of activations at once where registers are 256 bits wide and few.
+    pub(super) const GROUP_256: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[allow(unsafe_code, reason = "loading and storing registers by references of their size")]
+    pub(super) fn vnni512<const ROWS: usize>(tiles: &[Nibbles], rows: &[Block], out: &mut [[f32; LANES]]) {
+        let blocks = tiles.len();
+        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
+        let mask = _mm512_set1_epi8(15);
+        let mut totals = [_mm512_setzero_ps(); ROWS];
+        for (index, tile) in tiles.iter().enumerate() {
+            let mut sums = [_mm512_setzero_si512(); ROWS];
+            for (quad, pair) in tile.pairs.iter().enumerate() {
+                // SAFETY: the reference is to 64 readable bytes, and the load wants no alignment.
+                let both = unsafe { _mm512_loadu_si512(std::ptr::from_ref(pair).cast()) };
+                let low = _mm512_and_si512(both, mask);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
+                for row in 0..ROWS {
+                    let block = &rows[row][index];
+                    sums[row] = _mm512_dpbusd_epi32(sums[row], low, _mm512_set1_epi32(block.quad(quad)));
+                    sums[row] = _mm512_dpbusd_epi32(sums[row], high, _mm512_set1_epi32(block.quad(quad + BLOCK / 8)));
+                }
+            }
+            // SAFETY: each reference is to 32 readable bytes, and the loads want no alignment.
+            let [scales, least] = [&tile.scales, &tile.least]
+                .map(|halves| unsafe { _mm256_loadu_si256(std::ptr::from_ref(halves).cast()) });
+            let (scales, least) = (_mm512_cvtph_ps(scales), _mm512_cvtph_ps(least));
+            for row in 0..ROWS {
+                let block = &rows[row][index];
+                let scale = _mm512_mul_ps(scales, _mm512_set1_ps(block.scale));
+                totals[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[row]), scale, totals[row]);
+                totals[row] = _mm512_fmadd_ps(least, _mm512_set1_ps(block.total), totals[row]);
+            }
+        }
+        for (out, total) in out.iter_mut().zip(totals) {
+            // SAFETY: `out` is 64 writable bytes, and the store wants no alignment.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) };
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[allow(unsafe_code, reason = "loading and storing registers by references of their size")]
+    pub(super) fn avx2<const ROWS: usize>(tiles: &[Nibbles], rows: &[Block], out: &mut [[f32; LANES]]) {
+        let blocks = tiles.len();
+        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
+        let (ones, mask) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
+        for half in 0..2 {
+            let mut totals = [_mm256_setzero_ps(); ROWS];
+            for (index, tile) in tiles.iter().enumerate() {
+                let mut sums = [_mm256_setzero_si256(); ROWS];
+                for (quad, pair) in tile.pairs.iter().enumerate() {
+                    let pair = &pair.as_chunks::<32>().0[half];
+                    // SAFETY: the reference is to 32 readable bytes, and the load wants no alignment.
+                    let both = unsafe { _mm256_loadu_si256(std::ptr::from_ref(pair).cast()) };
+                    let low = _mm256_and_si256(both, mask);
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+                    for row in 0..ROWS {
+                        let block = &rows[row][index];
+                        // Four products of 15 * 127 fit 16 bits.
+                        let low = _mm256_maddubs_epi16(low, _mm256_set1_epi32(block.quad(quad)));
+                        let high = _mm256_maddubs_epi16(high, _mm256_set1_epi32(block.quad(quad + BLOCK / 8)));
+                        let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
+                        sums[row] = _mm256_add_epi32(sums[row], pairs);
+                    }
+                }
+                // SAFETY: each reference is to 16 readable bytes, and the loads want no alignment.
+                let [scales, least] = [&tile.scales, &tile.least]
+                    .map(|halves| unsafe { _mm_loadu_si128(halves.as_chunks::<8>().0[half].as_ptr().cast()) });
+                let (scales, least) = (_mm256_cvtph_ps(scales), _mm256_cvtph_ps(least));
+                for row in 0..ROWS {
+                    let block = &rows[row][index];
+                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(block.scale));
+                    totals[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[row]), scale, totals[row]);
+                    totals[row] = _mm256_fmadd_ps(least, _mm256_set1_ps(block.total), totals[row]);
+                }
+            }
+            for (out, total) in out.iter_mut().zip(totals) {
+                // SAFETY: this half of `out` is 32 writable bytes, and the store wants no alignment.
+                unsafe { _mm256_storeu_ps(out.as_chunks_mut::<8>().0[half].as_mut_ptr(), total) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_read_exactly() {
+        for (half, expected) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 2f32.powi(-24)),
+            (0x83ff, -1023.0 * 2f32.powi(-24)),
+            (0x0000, 0.0),
+        ] {
+            assert_eq!(single(half), expected, "{half:x}");
+        }
+        assert!([0x7c00, 0xfc00, 0x7e00].iter().all(|half| single(*half).is_nan()));
+    }
+}
