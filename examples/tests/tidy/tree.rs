@@ -41,7 +41,7 @@ impl File {
     }
 }
 
-/// Every file with one of these extensions that git does not ignore; the empty one is that of scripts and dotfiles.
+/// Every file with one of these extensions that git does not ignore; the empty one is that of scripts.
 pub(crate) fn files(extensions: &[&str]) -> Vec<File> {
     let root = root();
     let extension = |path: &Path| path.extension().map_or(String::new(), |end| end.to_string_lossy().into_owned());
@@ -52,9 +52,15 @@ pub(crate) fn files(extensions: &[&str]) -> Vec<File> {
         .map(|entry| entry.expect("the workspace can be read"))
         .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
         .filter(|entry| extensions.contains(&extension(entry.path()).as_str()))
-        .map(|entry| File {
-            path: entry.path().strip_prefix(&root).expect("below the root").to_string_lossy().replace('\\', "/"),
-            text: std::fs::read_to_string(entry.path()).expect("a source file is UTF-8"),
+        .filter_map(|entry| {
+            let bytes = std::fs::read(entry.path()).expect("the workspace can be read");
+            // Data may lie without an extension; what has one of these is text.
+            let text = String::from_utf8(bytes).ok().or_else(|| {
+                assert!(extension(entry.path()).is_empty(), "{} is not UTF-8", entry.path().display());
+                None
+            })?;
+            let path = entry.path().strip_prefix(&root).expect("below the root").to_string_lossy().replace('\\', "/");
+            Some(File { path, text })
         })
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
