@@ -101,6 +101,7 @@ const ELSEWHERE: &[&str] = &[
     "newer_layout",
     "no_documents",
     "node_in_use",
+    "output_too_large",
     "schema_unsupported",
     "script_used_up",
     "store_damaged",
