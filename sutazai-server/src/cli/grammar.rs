@@ -37,7 +37,7 @@ pub(super) enum Command {
     Serve,
     /// Answer a question from documents, with citations
     #[command(
-        after_help = "Uses the running server if there is one and works alone otherwise.\n\nExamples:\n  sutazai-server ask \"How long is a lease?\" --docs docs\n  sutazai-server ask \"Who signed it?\" --docs contract.md --json"
+        after_help = "Uses the running server if there is one and works alone otherwise.\n\nExamples:\n  sutazai-server ask \"How many times is a task tried by default?\" --docs docs\n  sutazai-server ask \"Who signed it?\" --docs contract.md --json"
     )]
     Ask(Ask),
     /// Find passages in documents by meaning
