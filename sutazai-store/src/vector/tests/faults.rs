@@ -56,6 +56,10 @@ async fn a_commit_that_fails_spoils_no_later_one() {
 }
 
 /// Folds, and does something between the moment that the fold begins at and its end.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the fold is called as it is, with nothing around it that could move to a thread"
+)]
 async fn folded(pair: &mut Pair, config: &UsearchConfig, meanwhile: impl AsyncFn(&mut Pair)) {
     let collection = pair.store.shared.loaded(NAME).await.unwrap();
     let (pair, once) = (RefCell::new(pair), Cell::new(false));
