@@ -34,12 +34,15 @@ struct Checked<'a> {
     registered: &'a Registered,
     step: Transition,
     key: Option<IdempotencyKey>,
+    /// By an agent that runs here.
+    called: bool,
 }
 
 /// A task on its way to the store, and what is to follow.
 struct Prepared {
     task: Arc<Task>,
     then: Then,
+    called: bool,
 }
 
 enum Then {
@@ -62,6 +65,7 @@ pub(crate) async fn submit(
     key: Option<IdempotencyKey>,
 ) -> Result<TaskHandle> {
     let mut checked = check(engine, request).await?;
+    checked.called = key.is_some();
     checked.key = key.or(checked.key);
     let subscription = engine.hub.subscribe(checked.step.task.id);
     let submitted = send_one(engine, checked).await?;
@@ -106,7 +110,7 @@ async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
     let key = request.key()?;
     let (name, version) = (Arc::clone(&registered.name), Arc::clone(&registered.version));
     let id = engine.ids.next(&*engine.clock);
-    Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key })
+    Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key, called: false })
 }
 
 async fn send_one(engine: &Arc<Inner>, checked: Checked<'_>) -> Result<Submitted> {
@@ -121,8 +125,9 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
     let mut tasks = Vec::with_capacity(checked.len());
     let mut writes = Vec::with_capacity(checked.len());
     for one in checked {
+        let called = one.called;
         let (write, then) = prepare(engine, one).await;
-        tasks.push(Prepared { task: Arc::clone(write.task()), then });
+        tasks.push(Prepared { task: Arc::clone(write.task()), then, called });
         writes.push(write);
     }
     let answer = engine.writer.send(writes).await;
@@ -138,7 +143,7 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
         }
     }
     // A child whose parent is stopped meanwhile must not be left alone.
-    owner |= tasks.iter().any(|prepared| prepared.task.parent_id.is_some());
+    owner |= tasks.iter().any(|prepared| prepared.called);
     if !owner {
         return finish(engine, tasks, answer.outcomes().await).await;
     }
@@ -153,7 +158,7 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
 }
 
 /// Gives the task a slot if there is one, and lets an agent without effects run until it first waits.
-async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key }: Checked<'_>) -> (TaskWrite, Then) {
+async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key, .. }: Checked<'_>) -> (TaskWrite, Then) {
     let behind = engine.backlog.load(Ordering::SeqCst);
     let permit = if behind { None } else { Arc::clone(&engine.slots).try_acquire_owned().ok() };
     let now = engine.clock.now();
@@ -177,13 +182,13 @@ async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key }: Che
 /// What follows the commit, and the answers.
 async fn finish(engine: &Arc<Inner>, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec<Result<Submitted>> {
     let mut answers = Vec::with_capacity(tasks.len());
-    for (Prepared { task, then }, outcome) in tasks.into_iter().zip(outcomes) {
+    for (Prepared { task, then, called }, outcome) in tasks.into_iter().zip(outcomes) {
         answers.push(match outcome {
             Ok(WriteOutcome::Applied) => {
                 if let Some(deadline) = task.deadline {
                     engine.due(deadline);
                 }
-                let alone = task.parent_id.is_some_and(|parent| !engine.executions.goes_on(parent));
+                let alone = called && task.parent_id.is_some_and(|parent| !engine.executions.goes_on(parent));
                 match then {
                     Then::Conclude(mut execution) => execution.after_end().await,
                     Then::GoOn(execution, entered) | Then::Run(execution, entered) => {
