@@ -1,5 +1,7 @@
 //! Brings the file to this version's schema, or says why it cannot be used.
 
+use std::time::{Duration, Instant};
+
 use sqlx::{
     Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
@@ -22,13 +24,28 @@ fn known() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
+/// How long opening waits for others that open the same new file: going over to the log fails at once where all else waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Opens the file to write to it. Makes or updates the schema; refuses files that are damaged, another program's or too new.
 pub(super) async fn open(config: &SqliteConfig) -> Result<SqliteConnection> {
+    let began = Instant::now();
+    loop {
+        match try_open(config).await {
+            Err(Fault::Driver(error)) if is(&error, BUSY) && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn try_open(config: &SqliteConfig) -> Result<SqliteConnection> {
     // What is there is looked at before it is opened to write, which would already change another program's file.
     if tokio::fs::try_exists(&config.path).await.map_err(Fault::Path)? {
         match look(config.reader()).await {
             // What a crash left must be mended before it can be read, and that takes the right to write.
-            Err(Fault::Driver(error)) if sqlite::error::code(&error).is_some_and(|code| code & 0xff == READ_ONLY) => {
+            Err(Fault::Driver(error)) if is(&error, READ_ONLY) => {
                 look(config.mender()).await?;
             }
             looked => looked?,
@@ -53,6 +70,12 @@ pub(super) async fn open(config: &SqliteConfig) -> Result<SqliteConnection> {
 
 /// SQLite's code for a write that the connection may not do.
 const READ_ONLY: i32 = 8;
+/// SQLite's code for a file that another connection holds.
+const BUSY: i32 = 5;
+
+fn is(error: &sqlx::Error, code: i32) -> bool {
+    sqlite::error::code(error).is_some_and(|found| found & 0xff == code)
+}
 
 async fn look(options: SqliteConnectOptions) -> Result<()> {
     let mut file = SqliteConnection::connect_with(&options).await?;
