@@ -61,8 +61,9 @@ fn folder() -> Option<PathBuf> {
 
 impl Cranfield {
     fn read(folder: &Path) -> Fallible<Self> {
-        // A few bytes of these old files are not UTF-8.
-        let text = |name: &str| fs::read(folder.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        // A few bytes of these old files are not UTF-8, and some copies have the ends of lines of Windows.
+        let text =
+            |name: &str| fs::read(folder.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).replace("\r\n", "\n"));
         let documents = records(&text("cran.all.1400")?)
             .map(|(number, record)| {
                 let (title, words) = (field(record, ".T", ".A"), field(record, ".W", "\0"));

@@ -31,7 +31,10 @@ use sutazai_core::{
     Error, ErrorKind, Result,
     store::{CollectionSpec, Page, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::{AbortHandle, block_in_place, spawn_blocking},
+};
 
 use self::{error::Failure, shared::Shared};
 
@@ -136,15 +139,19 @@ impl VectorStore for UsearchStore {
             return Ok(Vec::new());
         }
         let permit = self.shared.searches.clone().acquire_owned().await;
-        let queries = queries.to_vec();
-        blocking(move || {
+        // Changes may come in between two queries.
+        let search = move |queries: &[VectorQuery]| {
             let _permit = permit;
-            // Changes may come in between two queries.
             let search = |query| collection.read().map_or(Ok(Vec::new()), |state| state.search(query));
-            queries.iter().map(search).collect()
-        })
-        .await
-        .map_err(|error| error.during("search vectors"))
+            queries.iter().map(search).collect::<Result<Vec<_>, Failure>>()
+        };
+        if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            // The other tasks of this worker go to another one: that takes less than going there with the queries and coming back.
+            return block_in_place(|| search(queries))
+                .map_err(|failure| failure.told("", &"").during("search vectors"));
+        }
+        let queries = queries.to_vec();
+        blocking(move || search(&queries)).await.map_err(|error| error.during("search vectors"))
     }
 
     async fn scan(&self, collection: &str, after: Option<&str>, limit: usize) -> Result<Page<VectorRecord>> {
