@@ -147,8 +147,7 @@ impl VectorStore for UsearchStore {
         };
         if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             // The other tasks of this worker go to another one: that takes less than going there with the queries and coming back.
-            return block_in_place(|| search(queries))
-                .map_err(|failure| failure.told("", &"").during("search vectors"));
+            return in_place(|| search(queries)).map_err(|failure| failure.told("", &"").during("search vectors"));
         }
         let queries = queries.to_vec();
         blocking(move || search(&queries)).await.map_err(|error| error.during("search vectors"))
@@ -171,6 +170,12 @@ impl VectorStore for UsearchStore {
 /// Runs to its end even if the caller goes away: memory must follow what was committed.
 async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(broken(error)))
+}
+
+/// Runs here, on a runtime of many threads, whose other tasks go elsewhere meanwhile.
+#[allow(clippy::disallowed_methods, reason = "the caller has looked at the runtime's flavour")]
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    block_in_place(work)
 }
 
 /// Runs where blocking is allowed.
