@@ -19,10 +19,37 @@ use sutazai_core::{
     task::{Event, NodeId, TaskId},
 };
 
-/// Fails every third write: in turn before the commit, and after it with the outcome lost.
-struct Flaky {
+/// What a store is asked to do.
+enum Asked<'a> {
+    Write(&'a [TaskWrite]),
+    Claim,
+    Load,
+}
+
+/// What becomes of it.
+enum Fate {
+    Done,
+    Refused(Error),
+    /// Done, and nobody hears of it.
+    Lost,
+}
+
+/// Memory behind faults: what is asked, how many calls there were before, and how many grants were lost so far decide.
+struct Faulty {
     inner: Arc<MemoryTaskStore>,
     calls: AtomicU64,
+    lost: AtomicU64,
+    fate: fn(Asked<'_>, u64, u64) -> Fate,
+}
+
+impl Faulty {
+    fn new(inner: &Arc<MemoryTaskStore>, fate: fn(Asked<'_>, u64, u64) -> Fate) -> Self {
+        Self { inner: Arc::clone(inner), calls: AtomicU64::new(0), lost: AtomicU64::new(0), fate }
+    }
+
+    fn fate(&self, asked: Asked<'_>) -> Fate {
+        (self.fate)(asked, self.calls.fetch_add(1, Ordering::SeqCst), self.lost.load(Ordering::SeqCst))
+    }
 }
 
 fn fault() -> Error {
@@ -30,33 +57,40 @@ fn fault() -> Error {
 }
 
 #[async_trait]
-impl TaskStore for Flaky {
+impl TaskStore for Faulty {
     fn info(&self) -> StoreInfo {
         self.inner.info()
     }
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
-        match self.calls.fetch_add(1, Ordering::SeqCst) % 6 {
-            2 => Err(fault()),
-            5 => {
+        tokio::task::yield_now().await; // so that others gather behind the commit
+        match self.fate(Asked::Write(batch)) {
+            Fate::Done => self.inner.write(batch).await,
+            Fate::Refused(error) => Err(error),
+            Fate::Lost => {
                 self.inner.write(batch).await?;
                 Err(fault())
             }
-            _ => self.inner.write(batch).await,
         }
     }
     async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
-        match self.calls.fetch_add(1, Ordering::SeqCst) % 16 {
-            3 | 7 | 11 => Err(fault()),
-            // The grant is committed and nobody hears of it.
-            15 => {
-                self.inner.claim(claim).await?;
+        match self.fate(Asked::Claim) {
+            Fate::Done => self.inner.claim(claim).await,
+            Fate::Refused(error) => Err(error),
+            Fate::Lost => {
+                let granted = self.inner.claim(claim).await?;
+                if granted.is_empty() {
+                    return Ok(granted);
+                }
+                self.lost.fetch_add(1, Ordering::SeqCst);
                 Err(fault())
             }
-            _ => self.inner.claim(claim).await,
         }
     }
     async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
-        if self.calls.fetch_add(1, Ordering::SeqCst) % 7 == 6 { Err(fault()) } else { self.inner.load(ids).await }
+        match self.fate(Asked::Load) {
+            Fate::Done => self.inner.load(ids).await,
+            _ => Err(fault()),
+        }
     }
     async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
         self.inner.list(query).await
@@ -84,10 +118,22 @@ impl TaskStore for Flaky {
     }
 }
 
+/// Every third write fails, in turn before the commit and after it with the outcome lost; so do grants and reads now and then.
+fn flaky(asked: Asked<'_>, call: u64, _lost: u64) -> Fate {
+    match (asked, call) {
+        (Asked::Write(_), call) if call % 6 == 2 => Fate::Refused(fault()),
+        (Asked::Write(_), call) if call % 6 == 5 => Fate::Lost,
+        (Asked::Claim, call) if call % 16 == 15 => Fate::Lost,
+        (Asked::Claim, call) if call % 4 == 3 => Fate::Refused(fault()),
+        (Asked::Load, call) if call % 7 == 6 => Fate::Refused(fault()),
+        _ => Fate::Done,
+    }
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_ends_once_whatever_the_store_does() {
     let memory = Arc::new(MemoryTaskStore::new());
-    let store = Flaky { inner: Arc::clone(&memory), calls: AtomicU64::new(0) };
+    let store = Faulty::new(&memory, flaky);
     let free = agent_fn("free", |_context, n: u64| async move { Ok(n) }).describe(|agent| agent.effects(Effects::None));
     let other = agent_fn("other", |_context, n: u64| async move {
         tokio::time::sleep(Duration::from_millis(n % 5)).await;
@@ -138,106 +184,15 @@ async fn what_was_acknowledged_ends_once_whatever_the_store_does() {
     assert!(!listed.is_empty());
 }
 
-/// Loses the answer of its first grant.
-struct Deaf {
-    inner: MemoryTaskStore,
-    claims: AtomicU64,
-}
-
-#[async_trait]
-impl TaskStore for Deaf {
-    fn info(&self) -> StoreInfo {
-        self.inner.info()
-    }
-    async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
-        self.inner.write(batch).await
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
-        let granted = self.inner.claim(claim).await?;
-        if granted.is_empty() || self.claims.fetch_add(1, Ordering::SeqCst) > 0 { Ok(granted) } else { Err(fault()) }
-    }
-    async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
-        self.inner.load(ids).await
-    }
-    async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
-        self.inner.list(query).await
-    }
-    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.inner.events(task, after, limit).await
-    }
-    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
-        self.inner.held_by(node, limit).await
-    }
-    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
-        self.inner.overdue(now, limit).await
-    }
-    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
-        self.inner.next_due(after).await
-    }
-    async fn queue_depths(&self) -> Result<QueueDepths> {
-        self.inner.queue_depths().await
-    }
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-}
-
-/// Refuses for good whatever holds a poisoned task.
-struct Picky {
-    inner: MemoryTaskStore,
-}
-
-#[async_trait]
-impl TaskStore for Picky {
-    fn info(&self) -> StoreInfo {
-        self.inner.info()
-    }
-    async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
-        tokio::time::sleep(Duration::from_millis(5)).await; // so that others gather behind the commit
-        if batch.iter().any(|write| write.task().input.as_str() == "666") {
-            return Err(Error::new(ErrorKind::Invalid, "this task cannot be stored"));
-        }
-        self.inner.write(batch).await
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
-        self.inner.claim(claim).await
-    }
-    async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
-        self.inner.load(ids).await
-    }
-    async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
-        self.inner.list(query).await
-    }
-    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.inner.events(task, after, limit).await
-    }
-    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
-        self.inner.held_by(node, limit).await
-    }
-    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
-        self.inner.overdue(now, limit).await
-    }
-    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
-        self.inner.next_due(after).await
-    }
-    async fn queue_depths(&self) -> Result<QueueDepths> {
-        self.inner.queue_depths().await
-    }
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-}
-
 #[tokio::test]
 async fn one_task_that_cannot_be_stored_does_not_take_its_group_with_it() {
     let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
-    let store = Picky { inner: MemoryTaskStore::new() };
+    let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
+        Asked::Write(batch) if batch.iter().any(|write| write.task().input.as_str() == "666") => {
+            Fate::Refused(Error::new(ErrorKind::Invalid, "this task cannot be stored"))
+        }
+        _ => Fate::Done,
+    });
     let engine = Orchestrator::builder().agent(echo).store(store).start().await.unwrap();
     let submits = (660..670_u64).map(|n| {
         let engine = engine.clone();
@@ -257,7 +212,11 @@ async fn a_grant_whose_answer_is_lost_runs_all_the_same() {
         tokio::time::sleep(Duration::from_millis(ms)).await;
         Ok(ms)
     });
-    let store = Deaf { inner: MemoryTaskStore::new(), claims: AtomicU64::new(0) };
+    // The first grant is lost.
+    let store = Faulty::new(&Arc::default(), |asked, _, lost| match asked {
+        Asked::Claim if lost == 0 => Fate::Lost,
+        _ => Fate::Done,
+    });
     let engine = Orchestrator::builder().agent(sleep).store(store).max_running(1).start().await.unwrap();
     let first = engine.submit("sleep", &10).await.unwrap();
     let second = engine.submit("sleep", &20).await.unwrap();
