@@ -12,8 +12,9 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    println!("cargo::rustc-env=SUTAZAI_GIT_SHA={}", sha().unwrap_or_else(|| "unknown".into()));
-    println!("cargo::rustc-env=SUTAZAI_BUILD_EPOCH={}", epoch());
+    // Not with the prefix of our settings: `cargo run` hands these on to the server, which would warn of names it does not know.
+    println!("cargo::rustc-env=BUILT_FROM_SHA={}", sha().unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rustc-env=BUILT_AT_EPOCH={}", epoch());
 }
 
 /// The commit: of the package, where this is one (its folder may lie inside a repository of somebody else), else of the clone.

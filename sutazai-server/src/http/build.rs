@@ -25,11 +25,11 @@ impl BuildInfo {
     /// This binary.
     #[must_use]
     pub fn current() -> Self {
-        let built = env!("SUTAZAI_BUILD_EPOCH").parse::<i64>().unwrap_or_default();
+        let built = env!("BUILT_AT_EPOCH").parse::<i64>().unwrap_or_default();
         Self {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            git_sha: env!("SUTAZAI_GIT_SHA"),
+            git_sha: env!("BUILT_FROM_SHA"),
             build_time: Timestamp::from_millis(built.saturating_mul(1_000)).to_string(),
         }
     }
