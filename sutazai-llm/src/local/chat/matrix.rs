@@ -15,7 +15,7 @@ pub(crate) const LANES: usize = 16;
 /// Numbers from which on threads share the work of quantising activations.
 const ALONE: usize = 4096;
 /// Rows of activations that one pass over a tile serves.
-const GROUP: usize = 8;
+pub(super) const GROUP: usize = 8;
 
 /// 16 rows by 32 columns of weights: four columns of a row lie together, then the next row's four.
 #[derive(Clone)]
@@ -239,23 +239,21 @@ multiversioned! {
     }
 }
 
-impl Weights for Tile {
-    fn read(&self, lane: usize, out: &mut [f32]) {
-        for (quad, out) in self.quads.iter().zip(out.chunks_exact_mut(4)) {
-            for (out, value) in out.iter_mut().zip(&quad[lane * 4..]) {
-                *out = f32::from(*value) * self.scales[lane];
-            }
-        }
-    }
+/// Rows of activations at once where registers are 256 bits wide and few.
+#[cfg(target_arch = "x86_64")]
+pub(super) const GROUP_256: usize = 4;
 
-    #[inline]
-    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
-        match isa {
+/// The kernels of the module that asks (`x86::vnni512`, `x86::avx2`, `portable`), as this instruction set and this number of rows want them. A macro,
+/// because functions for an instruction set cannot be a trait's.
+macro_rules! multiply_with {
+    ($isa:expr, $tiles:expr, $rows:expr, $out:expr) => {{
+        let (tiles, rows, out) = ($tiles, $rows, $out);
+        match $isa {
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code, reason = "the instruction set was detected")]
             // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
             Isa::Vnni512 => unsafe {
-                const { assert!(GROUP == 8) };
+                const { assert!(super::matrix::GROUP == 8) };
                 match out.len() {
                     1 => x86::vnni512::<1>(tiles, rows, out),
                     2 => x86::vnni512::<2>(tiles, rows, out),
@@ -271,9 +269,10 @@ impl Weights for Tile {
             #[allow(unsafe_code, reason = "the instruction set was detected")]
             // SAFETY: as above.
             Isa::Avx2 => unsafe {
-                for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
-                    if out.len() == x86::GROUP_256 {
-                        x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out)
+                const GROUP: usize = super::matrix::GROUP_256;
+                for (out, rows) in out.chunks_mut(GROUP).zip(rows.chunks(tiles.len() * GROUP)) {
+                    if out.len() == GROUP {
+                        x86::avx2::<GROUP>(tiles, rows, out);
                     } else {
                         for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
                             x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
@@ -287,6 +286,22 @@ impl Weights for Tile {
                 }
             }
         }
+    }};
+}
+pub(super) use multiply_with;
+
+impl Weights for Tile {
+    fn read(&self, lane: usize, out: &mut [f32]) {
+        for (quad, out) in self.quads.iter().zip(out.chunks_exact_mut(4)) {
+            for (out, value) in out.iter_mut().zip(&quad[lane * 4..]) {
+                *out = f32::from(*value) * self.scales[lane];
+            }
+        }
+    }
+
+    #[inline]
+    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
+        multiply_with!(isa, tiles, rows, out)
     }
 }
 
@@ -313,9 +328,6 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{BLOCK, Block, LANES, Tile};
-
-    /// Rows of activations at once where registers are 256 bits wide and few.
-    pub(super) const GROUP_256: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx512f")]

@@ -1,6 +1,6 @@
 //! Tiles of 4-bit weights, multiplied as the file has them: generation waits for memory, and these are half of what 8 bits take.
 
-use super::matrix::{BLOCK, Block, LANES, Weights};
+use super::matrix::{BLOCK, Block, LANES, Weights, multiply_with};
 use crate::local::simd::Isa;
 
 /// Bytes of a block in a file: scale and least value in 16 bits, then 32 numbers in 4.
@@ -53,42 +53,7 @@ impl Weights for Nibbles {
     }
 
     fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            #[allow(unsafe_code, reason = "the instruction set was detected")]
-            // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
-            Isa::Vnni512 => unsafe {
-                match out.len() {
-                    1 => x86::vnni512::<1>(tiles, rows, out),
-                    2 => x86::vnni512::<2>(tiles, rows, out),
-                    3 => x86::vnni512::<3>(tiles, rows, out),
-                    4 => x86::vnni512::<4>(tiles, rows, out),
-                    5 => x86::vnni512::<5>(tiles, rows, out),
-                    6 => x86::vnni512::<6>(tiles, rows, out),
-                    7 => x86::vnni512::<7>(tiles, rows, out),
-                    _ => x86::vnni512::<8>(tiles, rows, out),
-                }
-            },
-            #[cfg(target_arch = "x86_64")]
-            #[allow(unsafe_code, reason = "the instruction set was detected")]
-            // SAFETY: as above.
-            Isa::Avx2 => unsafe {
-                for (out, rows) in out.chunks_mut(x86::GROUP_256).zip(rows.chunks(tiles.len() * x86::GROUP_256)) {
-                    if out.len() == x86::GROUP_256 {
-                        x86::avx2::<{ x86::GROUP_256 }>(tiles, rows, out);
-                    } else {
-                        for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                            x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
-                        }
-                    }
-                }
-            },
-            Isa::Portable => {
-                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                    portable(tiles, row, out);
-                }
-            }
-        }
+        multiply_with!(isa, tiles, rows, out)
     }
 }
 
@@ -117,9 +82,6 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{BLOCK, Block, LANES, Nibbles};
-
-    /// Rows of activations at once where registers are 256 bits wide and few.
-    pub(super) const GROUP_256: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
