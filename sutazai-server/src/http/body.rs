@@ -135,33 +135,14 @@ fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
         return malformed(format!("the body is not JSON: {error}"));
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+    // Core says what does not fit and where, of a body as of an agent's input.
+    match Payload::from_text(text).and_then(|payload| payload.read::<T>()) {
         Ok(_) => malformed("the body is not one JSON document".into()),
-        Err(error) => {
-            let path = pointer(error.path());
-            Problem::field(path, without_position(&error.into_inner()))
-        }
+        Err(error) => match error.faults().first() {
+            Some(fault) => Problem::field(fault.path.clone(), fault.message.clone()),
+            None => malformed(format!("the body is not JSON: {}", error.report())),
+        },
     }
-}
-
-/// Serde's path as a JSON pointer (RFC 6901).
-pub(super) fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter()
-        .filter_map(|segment| match segment {
-            Segment::Seq { index } => Some(format!("/{index}")),
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        })
-        .collect()
-}
-
-/// The message without ` at line 1 column 9`: the pointer says where.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&position).map(str::to_owned).unwrap_or(text)
 }
 
 #[cfg(test)]

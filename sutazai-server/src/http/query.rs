@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{Deserialize, Deserializer, de};
+use serde_path_to_error::{Path, Segment};
 use sutazai_core::task::TaskState;
 use utoipa::IntoParams;
 
-use super::{body::pointer, problem::Problem, state::AppState};
+use super::{problem::Problem, state::AppState};
 
 /// The longest a long poll lasts.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -31,6 +32,16 @@ fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(pairs)
         .map_err(|error| Problem::field(pointer(error.path()), error.into_inner().to_string()))
+}
+
+/// A parameter as a JSON pointer (RFC 6901). Query strings are flat, so there is at most its name.
+fn pointer(path: &Path) -> String {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A page of a list.
