@@ -59,8 +59,9 @@ fn modified(file: &Path) -> Option<SystemTime> {
 fn newest(folder: &Path) -> Option<(SystemTime, PathBuf)> {
     let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     let of = |path: PathBuf| if path.is_dir() { newest(&path) } else { Some((modified(&path)?, path)) };
-    // Tests and documents are not in the binary.
-    let is_source = |path: &PathBuf| !path.ends_with("tests") && path.extension().is_none_or(|end| end != "md");
+    // Tests, what they share, and documents are not in the binary.
+    let beside = |path: &PathBuf| path.ends_with("tests") || path.ends_with("testing");
+    let is_source = |path: &PathBuf| !beside(path) && path.extension().is_none_or(|end| end != "md");
     entries.filter(is_source).filter_map(of).max()
 }
 
