@@ -14,6 +14,7 @@ mod observer;
 mod orchestrator;
 mod queue;
 mod router;
+mod selection;
 mod submit;
 mod transition;
 mod writer;
@@ -25,6 +26,9 @@ pub use self::{
     observer::Observer,
     orchestrator::{Drained, Orchestrator},
     router::{Ranked, Router},
+    selection::{
+        Ask, Candidate, ClaimPolicy, Fairness, Head, QueueRule, Rate, Running, Selected, Selection, TenantRule,
+    },
     submit::Submitted,
     transition::{Command, MAX_RECOVERIES, Refused, Transition, apply, create},
 };
