@@ -1,6 +1,6 @@
 //! Faults of the surroundings: a full disk, damaged models, documents that are none.
 //!
-//! What a machine lacks makes a case *ignored*, with the reason in its name, never passed.
+//! What a machine lacks makes a case *ignored*, with the reason, never passed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 
 mod binary;
@@ -12,56 +12,47 @@ use std::{
 };
 
 use binary::{Server, command, http, json, run, stderr};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use serde_json::{Value, json};
-
-/// No server and no model can make up for this one.
-const NO_DISK: &str = "mounting a tmpfs needs root";
+use sutazai_testing::trial;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let models = if arguments.list { None } else { binary::models() };
-    let no_models = models
-        .is_none()
-        .then_some("the embedded models are not here: sutazai-server models pull smollm2:135m all-minilm");
-    let disk = SmallDisk::mount(1);
-    let no_disk = disk.is_none().then_some(NO_DISK);
-    drop(disk);
-    let with_models = |test: fn(&Path)| {
-        let models = models.clone().unwrap_or_default();
-        move || test(&models)
+    let models = (!arguments.list).then(binary::models).flatten();
+    let models = models.ok_or("the embedded models are not here: sutazai-server models pull smollm2:135m all-minilm");
+    let with_models = |name: &str, test: fn(&Path)| {
+        trial(name, models.clone().map_err(str::to_owned), move |models| {
+            test(&models);
+            Ok(())
+        })
+    };
+    let always = |name: &str, test: fn()| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    let full_disk = || {
+        if SmallDisk::mount(1).is_none() {
+            // Nothing that can be installed makes up for this one.
+            return Ok(Completion::ignored_with("mounting a tmpfs needs root"));
+        }
+        a_full_disk_refuses_and_loses_nothing();
+        Ok(Completion::Completed)
     };
     let trials = vec![
-        trial("a_full_disk_refuses_and_loses_nothing", no_disk, a_full_disk_refuses_and_loses_nothing),
-        trial("an_empty_folder_has_no_answer", None, an_empty_folder_has_no_answer),
-        trial("documents_that_are_not_there_are_usage", None, documents_that_are_not_there_are_usage),
-        trial("documents_outside_the_roots_are_not_read", None, documents_outside_the_roots_are_not_read),
-        trial("a_binary_file_is_passed_over_by_name", no_models, with_models(a_binary_file_is_passed_over_by_name)),
-        trial("a_damaged_model_is_named", no_models, with_models(a_damaged_model_is_named)),
-        trial("an_unknown_model_is_named", no_models, with_models(an_unknown_model_is_named)),
-        trial(
-            "a_server_that_was_named_and_is_not_there",
-            no_models,
-            with_models(a_server_that_was_named_and_is_not_there),
-        ),
-        trial("quickstart_answers_and_ends", no_models, with_models(quickstart_answers_and_ends)),
-        trial("alone_and_served_answers_agree", no_models, with_models(alone_and_served_answers_agree)),
+        Trial::ignorable_test("a_full_disk_refuses_and_loses_nothing", full_disk),
+        always("an_empty_folder_has_no_answer", an_empty_folder_has_no_answer),
+        always("documents_that_are_not_there_are_usage", documents_that_are_not_there_are_usage),
+        always("documents_outside_the_roots_are_not_read", documents_outside_the_roots_are_not_read),
+        with_models("a_binary_file_is_passed_over_by_name", a_binary_file_is_passed_over_by_name),
+        with_models("a_damaged_model_is_named", a_damaged_model_is_named),
+        with_models("an_unknown_model_is_named", an_unknown_model_is_named),
+        with_models("a_server_that_was_named_and_is_not_there", a_server_that_was_named_and_is_not_there),
+        with_models("quickstart_answers_and_ends", quickstart_answers_and_ends),
+        with_models("alone_and_served_answers_agree", alone_and_served_answers_agree),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// A case; one with a reason against it is ignored and says why, or fails where everything is required.
-fn trial(name: &str, missing: Option<&'static str>, test: impl FnOnce() + Send + 'static) -> Trial {
-    let run = move || -> Result<(), Failed> {
-        test();
-        Ok(())
-    };
-    let required = std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_some();
-    match missing {
-        None => Trial::test(name, run),
-        Some(why) if required && why != NO_DISK => Trial::test(name, move || Err(why.into())),
-        Some(why) => Trial::test(format!("{name} ({why})"), run).with_ignored_flag(true),
-    }
 }
 
 /// A small file system of its own.

@@ -27,6 +27,7 @@ use sutazai_llm::{
     local::{LocalChat, LocalChatConfig, Tokenizer},
     registry::{Catalogue, Format, KnownFile, KnownModel, ModelStore, Role, Sources},
 };
+use sutazai_testing::trial;
 use tiny::Tiny;
 
 type Outcome = Result<(), Failed>;
@@ -53,55 +54,36 @@ fn main() {
         Trial::test(format!("tiny::{name}"), move || block_on(case(&tiny)))
     })
     .collect();
-    trials.extend(conformance("tiny", Some(tiny)));
+    trials.extend(conformance("tiny", &Ok(tiny)));
 
     let weights = weights();
-    let ignored = weights.is_none() && std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_none();
-    trials.extend(conformance("smollm2", weights.clone()));
+    trials.extend(conformance("smollm2", &weights));
     for (name, case) in [
         ("tokens_are_the_reference_ones", tokens as fn(&Path) -> BoxFuture<'_, Outcome>),
         ("it_answers_a_question", question),
         ("a_document_cannot_speak_as_the_system", forged),
     ] {
-        let path = weights.clone();
-        let run = move || path.as_deref().map_or_else(|| Err(absent()), |path| block_on(case(path)));
-        trials.push(Trial::test(reasoned(&format!("smollm2::{name}"), &weights), run).with_ignored_flag(ignored));
+        trials.push(trial(format!("smollm2::{name}"), weights.clone(), move |path| block_on(case(&path))));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// The weights of SmolLM2, where they are.
-fn weights() -> Option<PathBuf> {
-    let store = ModelStore::from_env().ok()?;
-    let model = store.catalogue().find("smollm2:135m").ok()?;
-    let file = model.files.iter().find(|file| file.role == Role::Weights)?;
-    Some(store.directory(model).join(file.name)).filter(|path| path.is_file())
+/// The weights of SmolLM2, or why they are not here.
+fn weights() -> Result<PathBuf, String> {
+    let store = ModelStore::from_env().map_err(|error| error.report())?;
+    let model = store.catalogue().find("smollm2:135m").map_err(|error| error.report())?;
+    let file = model.files.iter().find(|file| file.role == Role::Weights).ok_or("smollm2:135m has no weights")?;
+    let path = store.directory(model).join(file.name);
+    let why = || "smollm2:135m is not on this machine; `cargo run --release -- models pull smollm2:135m` gets it";
+    path.is_file().then_some(path).ok_or_else(|| why().to_owned())
 }
 
-/// libtest has no place for the reason why a test is ignored but its name.
-fn reasoned(name: &str, weights: &Option<PathBuf>) -> String {
-    match weights {
-        Some(_) => name.to_owned(),
-        None => format!("{name} (needs `models pull smollm2:135m`)"),
-    }
-}
-
-fn absent() -> Failed {
-    "SUTAZAI_REQUIRE_SERVERS is set, and the model is not on disk".into()
-}
-
-fn conformance(group: &str, path: Option<PathBuf>) -> Vec<Trial> {
+fn conformance(group: &str, path: &Result<PathBuf, String>) -> Vec<Trial> {
     let trial = |(name, case): chat::Case| {
-        let name = reasoned(&format!("{group}::conformance::{name}"), &path);
-        let model = path.clone();
-        let run = move || match model {
-            Some(path) => {
-                block_on(async move { Ok(case(Arc::new(local(&path))).await.map_err(|error| error.report())?) })
-            }
-            None => Err(absent()),
+        let run = move |path: PathBuf| {
+            block_on(async move { Ok(case(Arc::new(local(&path))).await.map_err(|error| error.report())?) })
         };
-        Trial::test(name, run)
-            .with_ignored_flag(path.is_none() && std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_none())
+        trial(format!("{group}::conformance::{name}"), path.clone(), run)
     };
     chat::cases().into_iter().map(trial).collect()
 }

@@ -4,13 +4,14 @@
 use std::{error::Error, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use serde::Deserialize;
 use sutazai_core::{
     conformance::embedding,
     model::{EmbeddingModel, EmbeddingModelExt},
 };
 use sutazai_llm::{local::LocalEmbedding, registry::ModelStore};
+use sutazai_testing::trial;
 
 const MODEL: &str = "all-minilm";
 
@@ -21,21 +22,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
     // One model for all: loading it is most of the work.
     let model: Arc<dyn EmbeddingModel> = Arc::new(LocalEmbedding::new(ModelStore::from_env()?, MODEL)?);
-    let here = runtime.block_on(model.ready()).is_ok() || std::env::var_os("SUTAZAI_REQUIRE_SERVERS").is_some();
-    // libtest has no place for the reason why a test is ignored but its name.
-    let named = |name: &str| if here { name.to_owned() } else { format!("{name} (needs `models pull {MODEL}`)") };
-    let trial =
-        |name: &str, run: Box<dyn FnOnce() -> Outcome + Send>| Trial::test(named(name), run).with_ignored_flag(!here);
+    let why = |_| format!("{MODEL} is not on this machine; `cargo run --release -- models pull {MODEL}` gets it");
+    let found = runtime.block_on(model.ready()).map(|()| model).map_err(why);
 
     let mut trials = Vec::new();
     for (name, case) in embedding::cases() {
-        let (runtime, model) = (runtime.clone(), model.clone());
-        let run = move || runtime.block_on(case(model)).map_err(|error| error.report().into());
-        trials.push(trial(&format!("conformance::{name}"), Box::new(run)));
+        let runtime = runtime.clone();
+        let run = move |model| runtime.block_on(case(model)).map_err(|error| error.report().into());
+        trials.push(trial(format!("conformance::{name}"), found.clone(), run));
     }
     for (name, case) in [("vectors_are_the_reference_ones", vectors as Case), ("meaning_counts", meaning)] {
-        let (runtime, model) = (runtime.clone(), model.clone());
-        trials.push(trial(name, Box::new(move || runtime.block_on(case(model)))));
+        let runtime = runtime.clone();
+        trials.push(trial(name, found.clone(), move |model| runtime.block_on(case(model))));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }
