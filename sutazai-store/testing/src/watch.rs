@@ -7,7 +7,8 @@ use std::{
 };
 
 /// Reads the server's process id, an empty line while there is none, until the test closes the pipe or is gone, which closes it too.
-/// Signals for the test's whole group, as from Ctrl-C, are not for this one.
+/// Signals for the test's whole group, as from Ctrl-C, are not for this one. The server's lock file
+/// goes last; its process may stay a zombie for a while.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 pid=
@@ -15,7 +16,7 @@ while read -r line; do pid=$line; done
 if [ -n "$pid" ]; then
     kill -QUIT "$pid"
     tries=0
-    while kill -0 "$pid" && [ "$tries" -lt 100 ]; do sleep 0.05; tries=$((tries + 1)); done
+    while [ -e "$1/data/postmaster.pid" ] && [ "$tries" -lt 100 ]; do sleep 0.05; tries=$((tries + 1)); done
     kill -KILL "$pid"
 fi
 rm -rf "$1"
