@@ -16,6 +16,9 @@ use crate::task::TaskId;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// After every other moment: when what has no time is due.
+    pub const NEVER: Self = Self(i64::MAX);
+
     /// From milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
@@ -32,6 +35,12 @@ impl Timestamp {
     #[must_use]
     pub fn plus(self, delay: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This moment and `delay` earlier, saturating.
+    #[must_use]
+    pub fn minus(self, delay: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How long it is from this moment to `later`; zero if that has passed.
@@ -81,6 +90,9 @@ pub trait Clock: Send + Sync + 'static {
 
     /// 64 random bits, for jitter and ids. Not for secrets.
     fn random(&self) -> u64;
+
+    /// Time that only grows and counts while the machine or the process is suspended, from any beginning: leases are measured with it.
+    fn elapsed(&self) -> Duration;
 }
 
 /// The machine's clock and a fast generator seeded from the operating system.
@@ -96,6 +108,24 @@ impl Clock for SystemClock {
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }
+
+    fn elapsed(&self) -> Duration {
+        boottime()
+    }
+}
+
+/// Linux' `CLOCK_MONOTONIC` stands still while the machine is suspended, `CLOCK_BOOTTIME` does not.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn boottime() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The clock of time that only grows, from the first call on.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn boottime() -> Duration {
+    static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// Makes task ids (UUIDv7) that grow strictly within a process, whatever the clock does.
@@ -146,6 +176,9 @@ mod tests {
             }
             fn random(&self) -> u64 {
                 0
+            }
+            fn elapsed(&self) -> Duration {
+                Duration::ZERO
             }
         }
         let source = IdSource::default();

@@ -12,6 +12,7 @@ pub mod model;
 mod payload;
 pub mod resource;
 mod runtime;
+pub mod schedule;
 pub mod store;
 pub mod task;
 

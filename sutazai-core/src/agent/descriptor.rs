@@ -25,6 +25,12 @@ pub struct AgentDescriptor {
     pub resources: ResourceRequest,
     /// What running it twice would do.
     pub effects: Effects,
+    /// How many of its tasks may run at once and start a minute, in the whole store.
+    #[serde(default)]
+    pub limits: AgentLimits,
+    /// [Lines](crate::task::version_line) of former versions whose tasks this code can go on with, beside its own.
+    #[serde(default)]
+    pub goes_on_with: Vec<String>,
     /// The kinds of model it calls; its readiness asks for them.
     pub models: Vec<ModelRole>,
     /// JSON schema of its input.
@@ -45,6 +51,8 @@ impl AgentDescriptor {
             port: None,
             resources: ResourceRequest::default(),
             effects: Effects::default(),
+            limits: AgentLimits::default(),
+            goes_on_with: Vec::new(),
             models: Vec::new(),
             input_schema: Value::Bool(true),
             output_schema: Value::Bool(true),
@@ -87,6 +95,20 @@ impl AgentDescriptor {
         self
     }
 
+    /// Sets how many of its tasks may run at once and start a minute.
+    #[must_use]
+    pub fn limits(mut self, limits: AgentLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adds lines of former versions whose tasks this code can go on with.
+    #[must_use]
+    pub fn goes_on_with<S: Into<String>>(mut self, lines: impl IntoIterator<Item = S>) -> Self {
+        self.goes_on_with.extend(lines.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets what one execution may take.
     #[must_use]
     pub fn resources(mut self, resources: ResourceRequest) -> Self {
@@ -108,6 +130,15 @@ impl AgentDescriptor {
         self.output_schema = schemars::schema_for!(O).to_value();
         self
     }
+}
+
+/// How many tasks of an agent may run, in the whole store. Such a limit delays a task, it never refuses one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentLimits {
+    /// At once.
+    pub concurrency: Option<u32>,
+    /// Starts a minute.
+    pub per_minute: Option<u32>,
 }
 
 /// What running an agent a second time would do.

@@ -2,7 +2,10 @@
 
 use std::{any::Any, error::Error as StdError, fmt, time::Duration};
 
-use crate::{error::Error, task::TaskError};
+use crate::{
+    error::Error,
+    task::{Failure, TaskError},
+};
 
 /// Why an attempt failed, and whether another may succeed.
 ///
@@ -43,6 +46,17 @@ impl AgentError {
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// What a journal has kept of it.
+    pub(crate) fn from_failure(failure: Failure) -> Self {
+        Self { error: failure.error, temporary: failure.temporary, retry_after: None }
+    }
+
+    /// Code and message.
+    #[must_use]
+    pub fn task_error(&self) -> &TaskError {
+        &self.error
     }
 
     /// Code and message, as the task records them.

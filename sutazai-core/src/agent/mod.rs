@@ -9,7 +9,7 @@ mod typed;
 use async_trait::async_trait;
 
 pub use self::{
-    descriptor::{AgentDescriptor, Effects, ModelRole, Phase},
+    descriptor::{AgentDescriptor, AgentLimits, Effects, ModelRole, Phase},
     error::AgentError,
     function::{FnAgent, agent_fn},
     schema::{SchemaValidator, Validated, validated},

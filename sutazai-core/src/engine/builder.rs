@@ -1,6 +1,7 @@
 //! From parts to a running engine.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     panic::AssertUnwindSafe,
@@ -8,6 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -22,28 +24,30 @@ use super::{
     control::Executions,
     hub::Hub,
     inner::Inner,
+    membership::{DEFAULT_LEASE, Membership, keep_lease, take_over},
     observer::{Observer, Unobserved},
     orchestrator::Service,
     queue,
+    retention::{Retention, keep_tidy},
     router::Router,
-    transition::{Command, apply},
+    selection::{ClaimPolicy, TenantRule},
     writer::{Announcer, Writer},
 };
 use crate::{
     agent::Agent,
     clock::{Clock, IdSource, SystemClock, Timestamp},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     memory::MemoryTaskStore,
     model::{ChatModel, EmbeddingModel, Models},
-    store::{TaskStore, TaskWrite, VectorStore, WriteOutcome},
+    store::{NodeRecord, TaskStore, VectorStore},
     task::NodeId,
 };
 
 /// Tasks that run at once in a process unless told otherwise.
 pub const DEFAULT_MAX_RUNNING: usize = 512;
 
-/// Tasks taken back from a former life in one commit.
-const RECOVER: usize = 500;
+/// Tasks that may be queued unless told otherwise.
+pub const DEFAULT_QUEUE_MAX: u64 = 1_000_000;
 
 /// Puts an engine together. Without a store it keeps tasks in memory.
 pub struct OrchestratorBuilder {
@@ -54,8 +58,17 @@ pub struct OrchestratorBuilder {
     router: Option<Arc<dyn Router>>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
-    node: NodeId,
+    node: Option<Arc<str>>,
+    role: Arc<str>,
+    address: Option<Arc<str>>,
+    version: Arc<str>,
     max_running: usize,
+    executes: bool,
+    queue_max: u64,
+    lease: Duration,
+    tenants: BTreeMap<Arc<str>, TenantRule>,
+    other_tenants: TenantRule,
+    retention: Retention,
 }
 
 impl fmt::Debug for OrchestratorBuilder {
@@ -75,8 +88,17 @@ impl Default for OrchestratorBuilder {
             router: None,
             observer: Arc::new(Unobserved),
             clock: Arc::new(SystemClock),
-            node: NodeId::new("local"),
+            node: None,
+            role: "all".into(),
+            address: None,
+            version: env!("CARGO_PKG_VERSION").into(),
             max_running: DEFAULT_MAX_RUNNING,
+            executes: true,
+            queue_max: DEFAULT_QUEUE_MAX,
+            lease: DEFAULT_LEASE,
+            tenants: BTreeMap::new(),
+            other_tenants: TenantRule::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -151,10 +173,66 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Names this process. It must keep its name over restarts and no other running process on the store may have it.
+    /// Names this process. With a name that it keeps over its restarts it takes its own tasks back at once; without one, others' leases must lapse first. Of two
+    /// running processes of one name each would keep declaring the other dead.
     #[must_use]
-    pub fn node(mut self, node: NodeId) -> Self {
-        self.node = node;
+    pub fn node(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// Says to other processes what this one does and where it is reached.
+    #[must_use]
+    pub fn describe(
+        mut self,
+        role: impl Into<Arc<str>>,
+        version: impl Into<Arc<str>>,
+        address: Option<String>,
+    ) -> Self {
+        (self.role, self.version, self.address) = (role.into(), version.into(), address.map(Into::into));
+        self
+    }
+
+    /// Takes tasks in and runs none: others that share the store do.
+    #[must_use]
+    pub fn without_execution(mut self) -> Self {
+        self.executes = false;
+        self
+    }
+
+    /// Refuses more submits from outside with `queue_full` while so many tasks are queued in the whole store; approximate where several processes share it.
+    /// Default [`DEFAULT_QUEUE_MAX`].
+    #[must_use]
+    pub fn queue_max(mut self, tasks: u64) -> Self {
+        self.queue_max = tasks;
+        self
+    }
+
+    /// How long this process may be silent before others take over what it executes; at least 100 ms. Default [`DEFAULT_LEASE`].
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(Duration::from_millis(100));
+        self
+    }
+
+    /// What a tenant is entitled to.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<Arc<str>>, rule: TenantRule) -> Self {
+        self.tenants.insert(tenant.into(), rule);
+        self
+    }
+
+    /// What every other tenant is entitled to.
+    #[must_use]
+    pub fn other_tenants(mut self, rule: TenantRule) -> Self {
+        self.other_tenants = rule;
+        self
+    }
+
+    /// How long tasks that have ended are kept.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -171,13 +249,40 @@ impl OrchestratorBuilder {
     pub async fn start(self) -> Result<Orchestrator> {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryTaskStore::new()));
         let catalogue = Catalogue::new(self.agents, self.router)?;
-        recover(&*store, &self.node, &*self.clock, &*self.observer).await?;
-        let earliest = store.next_due(Timestamp::from_millis(i64::MIN)).await?;
-        let left_over = earliest.is_some_and(|at| at <= self.clock.now());
         let hub = Arc::new(Hub::default());
-        let announcer = Announcer { hub: Arc::clone(&hub), observer: Arc::clone(&self.observer) };
+        let announcer = || Announcer { hub: Arc::clone(&hub), observer: Arc::clone(&self.observer) };
+        let name = match self.node {
+            Some(name) => name,
+            None if store.info().shared => format!("node-{:012x}", self.clock.random() >> 16).into(),
+            None => "local".into(),
+        };
+        let record = NodeRecord {
+            id: NodeId::new(Arc::clone(&name)),
+            name,
+            role: self.role,
+            version: self.version,
+            address: self.address,
+            started_at: self.clock.now(),
+            seen_at: self.clock.now(),
+            lease_until: self.clock.now(),
+            running: 0,
+            dead: false,
+        };
+        let membership = Membership::join(&*store, record, self.lease, Arc::clone(&self.clock)).await?;
+        take_over(&*store, &*self.clock, &announcer(), &membership.node()).await?;
+        let earliest = store.next_due(Timestamp::from_millis(i64::MIN)).await?;
+        let queued = i64::try_from(store.queued().await?).unwrap_or(i64::MAX);
+        let left_over = queued > 0 || earliest.is_some_and(|at| at <= self.clock.now());
         let end = Arc::new(Notify::new());
-        let (writer, writing) = Writer::start(Arc::clone(&store), announcer, Arc::clone(&end));
+        let (writer, writing) = Writer::start(Arc::clone(&store), announcer(), Arc::clone(&end));
+        let policy = ClaimPolicy {
+            queues: catalogue.queues(),
+            tenants: self.tenants,
+            other_tenants: self.other_tenants,
+            ..ClaimPolicy::default()
+        };
+        let runnable = Arc::new(Notify::new());
+        store.watch(Arc::clone(&runnable));
         let inner = Arc::new(Inner {
             store,
             catalogue,
@@ -185,28 +290,37 @@ impl OrchestratorBuilder {
             vectors: self.vectors,
             clock: self.clock,
             ids: IdSource::default(),
-            node: self.node,
+            membership,
+            policy: Mutex::new(policy),
+            executes: self.executes,
+            queue_max: i64::try_from(self.queue_max).unwrap_or(i64::MAX),
+            queued: AtomicI64::new(queued),
+            retention: self.retention,
             observer: self.observer,
             hub,
             writer,
             slots: Arc::new(Semaphore::new(self.max_running)),
             executions: Arc::new(Executions::default()),
             backlog: AtomicBool::new(left_over),
-            runnable: Notify::new(),
+            runnable,
             earlier: Notify::new(),
             next_due: AtomicI64::new(i64::MAX),
+            again_at: AtomicI64::new(i64::MAX),
             closing: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
             missed: Mutex::default(),
             broken: AtomicBool::new(false),
         });
         inner.runnable.notify_one();
-        let service = Service {
-            dispatching: watched(&inner, "dispatcher", queue::dispatch(Arc::clone(&inner))),
-            keeping_time: watched(&inner, "timekeeper", queue::keep_time(Arc::clone(&inner))),
-            writing,
-            end,
-        };
+        let loops = vec![
+            watched(&inner, "dispatcher", queue::dispatch(Arc::clone(&inner))),
+            watched(&inner, "timekeeper", queue::keep_time(Arc::clone(&inner))),
+            watched(&inner, "watcher of others", queue::watch_others(Arc::clone(&inner))),
+            watched(&inner, "counter of the queue", queue::count_queue(Arc::clone(&inner))),
+            watched(&inner, "retention", keep_tidy(Arc::clone(&inner))),
+        ];
+        let keeping_lease = watched(&inner, "keeper of the lease", keep_lease(Arc::clone(&inner)));
+        let service = Service { loops, keeping_lease, writing, end };
         Ok(Orchestrator { inner, service: Arc::new(Mutex::new(Some(service))) })
     }
 }
@@ -220,40 +334,4 @@ fn watched(inner: &Arc<Inner>, name: &'static str, work: impl Future<Output = ()
             tracing::error!("the engine's {name} panicked; start the process again");
         }
     })
-}
-
-/// Voids what this node held in its former life: its tasks may run again.
-async fn recover(store: &dyn TaskStore, node: &NodeId, clock: &dyn Clock, observer: &dyn Observer) -> Result<()> {
-    let mut count = 0;
-    loop {
-        let held = store.held_by(node, RECOVER).await?;
-        if held.is_empty() {
-            break;
-        }
-        let now = clock.now();
-        let writes: Vec<TaskWrite> = held
-            .iter()
-            .filter_map(|task| {
-                let step = apply(task, Command::Recover, now).ok()?;
-                Some(TaskWrite::Update { task: Arc::new(step.task), expected: task.revision, events: step.events })
-            })
-            .collect();
-        let outcomes = store.write(&writes).await?;
-        let stored: Vec<&TaskWrite> = writes
-            .iter()
-            .zip(&outcomes)
-            .filter_map(|(write, outcome)| (*outcome == WriteOutcome::Applied).then_some(write))
-            .collect();
-        if stored.is_empty() {
-            let message =
-                "tasks of this node change while it starts: another process that runs has its name; give each its own";
-            return Err(Error::new(ErrorKind::Conflict, message).with_code("node_in_use").during("start").about(node));
-        }
-        stored.iter().for_each(|write| observer.task_changed(write.task(), write.events()));
-        count += stored.len();
-    }
-    if count > 0 {
-        tracing::info!(tasks = count, node = %node, "took back the tasks that were running when this node last ended");
-    }
-    Ok(())
 }

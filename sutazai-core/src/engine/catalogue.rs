@@ -1,17 +1,21 @@
 //! The registered agents: found by name, by capability or by meaning.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use super::router::Router;
+use super::{router::Router, selection::QueueRule};
 use crate::{
     agent::{Agent, AgentDescriptor},
     error::{Error, ErrorKind, Fault, Result},
     model::Models,
     payload::Payload,
-    task::Target,
+    task::{Target, queue_name, version_line},
 };
 
 /// An agent as the engine keeps it.
+#[derive(Clone)]
 pub(crate) struct Registered {
     pub(crate) agent: Arc<dyn Agent>,
     pub(crate) name: Arc<str>,
@@ -23,7 +27,6 @@ pub(crate) struct Catalogue {
     agents: HashMap<Arc<str>, Registered>,
     /// Sorted by name.
     pub(crate) descriptors: Arc<[AgentDescriptor]>,
-    names: Arc<[Arc<str>]>,
     router: Option<Arc<dyn Router>>,
 }
 
@@ -48,12 +51,23 @@ impl Catalogue {
                 return Err(fault("two agents have this name"));
             }
         }
-        let names = by_name.keys().cloned().collect();
-        Ok(Self { agents: by_name, descriptors: descriptors.into(), names, router })
+        Ok(Self { agents: by_name, descriptors: descriptors.into(), router })
     }
 
-    pub(crate) fn names(&self) -> Arc<[Arc<str>]> {
-        Arc::clone(&self.names)
+    /// The queues that this process can claim from: of each agent those of its own line of versions and of the lines that it goes on with.
+    pub(crate) fn queues(&self) -> BTreeMap<Arc<str>, QueueRule> {
+        let mut queues = BTreeMap::new();
+        for agent in &*self.descriptors {
+            let rule = QueueRule {
+                agent: agent.name.as_str().into(),
+                concurrency: agent.limits.concurrency,
+                rate: agent.limits.per_minute,
+            };
+            let lines =
+                std::iter::once(version_line(&agent.version)).chain(agent.goes_on_with.iter().map(String::as_str));
+            queues.extend(lines.map(|line| (queue_name(&agent.name, line).into(), rule.clone())));
+        }
+        queues
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Registered> {

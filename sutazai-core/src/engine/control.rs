@@ -1,7 +1,7 @@
 //! The executions of this process: who runs, and how to stop them.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
 
 use crate::task::{Progress, TaskId};
 
@@ -31,6 +31,7 @@ pub(crate) struct Control {
     stopped: Notify,
     progress: Mutex<Option<Progress>>,
     pub(crate) reported: Notify,
+    poked: Notify,
     slot: Mutex<Slot>,
     slots: Arc<Semaphore>,
 }
@@ -48,7 +49,22 @@ impl Control {
             stopped: Notify::new(),
             progress: Mutex::new(None),
             reported: Notify::new(),
+            poked: Notify::new(),
             slot: Mutex::new(Slot { permit: Some(permit), waits: 0 }),
+            slots,
+        })
+    }
+
+    /// Of a run that takes no slot and that nobody stops.
+    pub(crate) fn detached() -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(0));
+        Arc::new(Self {
+            stop: AtomicU8::new(0),
+            stopped: Notify::new(),
+            progress: Mutex::new(None),
+            reported: Notify::new(),
+            poked: Notify::new(),
+            slot: Mutex::new(Slot { permit: None, waits: 0 }),
             slots,
         })
     }
@@ -78,6 +94,16 @@ impl Control {
             }
             next.await;
         }
+    }
+
+    /// The task was told something.
+    pub(crate) fn poke(&self) {
+        self.poked.notify_waiters();
+    }
+
+    /// The next time that the task is told something.
+    pub(crate) fn poked(&self) -> Notified<'_> {
+        self.poked.notified()
     }
 
     /// Keeps the newest report; the execution writes it when the last one is old enough.
@@ -144,7 +170,7 @@ impl Drop for Waiting {
 /// The executions of this process by task.
 #[derive(Default)]
 pub(crate) struct Executions {
-    running: Mutex<HashMap<TaskId, Arc<Control>>>,
+    running: Mutex<BTreeMap<TaskId, Arc<Control>>>,
     idle: Notify,
     /// How many gave their task back.
     released: AtomicUsize,
@@ -182,9 +208,11 @@ impl Executions {
         lock(&self.running).contains_key(&id)
     }
 
-    /// Whether the task is being executed here and its execution may go on.
-    pub(crate) fn goes_on(&self, id: TaskId) -> bool {
-        lock(&self.running).get(&id).is_some_and(|control| control.stop_wanted().is_none())
+    /// Tells an execution here that its task was told something.
+    pub(crate) fn poke(&self, id: TaskId) {
+        if let Some(control) = lock(&self.running).get(&id) {
+            control.poke();
+        }
     }
 
     /// Whether all that is left waits for tasks that nobody here executes.

@@ -2,27 +2,39 @@
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
+use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
 
 use super::{
     catalogue::Registered,
     control::{Control, Entered, Stop},
     inner::{Inner, backoff},
+    journal::{Journal, Sink, Verdict},
     transition::{Command, Transition},
     writer::is_stored,
 };
 use crate::{
     agent::AgentError,
+    clock::Timestamp,
     context::Context,
     error::{ErrorKind, Result},
     payload::Payload,
-    store::{TaskWrite, WriteOutcome},
-    task::{Event, EventKind, IdempotencyKey, Revision, Task, TaskError, TaskId},
+    store::{Child, TaskWrite, WriteOutcome},
+    task::{Entry, Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
 };
 
 /// Reports of progress are written at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// How long an agent that only waits for what outlives it is kept in memory.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Entries read at once.
+const PAGE: usize = 1_000;
 
 /// Bytes of JSON that an agent may return.
 pub const MAX_OUTPUT: usize = 16 << 20;
@@ -37,13 +49,17 @@ pub(crate) struct Execution {
     engine: Arc<Inner>,
     /// The task as it is here, with the events that are not written yet.
     step: Transition,
-    /// The revision in the store once what was sent is committed; `None` before the insert is sent.
-    sent: Option<Revision>,
-    key: Option<IdempotencyKey>,
+    /// The revision in the store once what was sent is committed.
+    sent: Revision,
     control: Arc<Control>,
-    context: Context,
-    agent: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    journal: Arc<Journal>,
+    agent: Agent,
+    /// It begins from what is stored, which is to be read first.
+    stored: Option<Registered>,
 }
+
+/// The future of an agent at work.
+type Agent = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 impl Execution {
     /// Of a task that is not stored yet; `step` holds it claimed.
@@ -51,18 +67,14 @@ impl Execution {
         engine: &Arc<Inner>,
         registered: &Registered,
         step: Transition,
-        key: Option<IdempotencyKey>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let control = Control::new(permit, Arc::clone(&engine.slots));
-        let context = Context::new(Arc::clone(engine), Arc::new(step.task.clone()), Arc::clone(&control));
-        let (agent, input) = (Arc::clone(&registered.agent), step.task.input.clone());
-        let work = {
-            let context = context.clone();
-            async move { agent.run(context, input).await }
-        };
-        let agent = Box::pin(AssertUnwindSafe(work).catch_unwind().map(|done| done.unwrap_or_else(panicked)));
-        Self { engine: Arc::clone(engine), step, sent: None, key, control, context, agent }
+        let journal = Journal::new(Some(sink(engine, &step.task)), Vec::new(), 0);
+        let agent = work(engine, registered, Arc::new(step.task.clone()), &control, &journal);
+        let sent = step.task.revision;
+        let stored = (step.task.journal.length > 0).then(|| registered.clone());
+        Self { engine: Arc::clone(engine), step, sent, control, journal, agent, stored }
     }
 
     /// Of a task that the store has just granted to this node.
@@ -72,9 +84,10 @@ impl Execution {
         task: Task,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let revision = task.revision;
-        let step = Transition { task, events: Vec::new() };
-        Self { sent: Some(revision), ..Self::fresh(engine, registered, step, None, permit) }
+        // The first grant of a task that began with an empty journal finds it so.
+        let JournalMark { era, length, .. } = task.journal;
+        let stored = (task.revision.epoch > 1 || era > 0 || length > 0).then(|| registered.clone());
+        Self { stored, ..Self::fresh(engine, registered, Transition { task, events: Vec::new() }, permit) }
     }
 
     /// Lets the agent run until it first waits; its outcome if it never does.
@@ -101,19 +114,21 @@ impl Execution {
             let event = |seq, kind| Event { seq, task_id: task.id, at, kind };
             let assigned = event(seq - 1, EventKind::Assigned { node, epoch });
             let running = event(seq, EventKind::Running { attempt: task.attempt });
-            self.engine.observer.task_changed(task, &[assigned, running]);
-            self.engine.hub.publish(self.context.task_image());
+            self.engine.announcer().changed(&Arc::new(task.clone()), &[assigned, running]);
         }
     }
 
-    /// Everything not yet written, as one write; nothing further may be applied before it is sent.
-    pub(crate) fn take_write(&mut self) -> TaskWrite {
-        let task = Arc::new(self.step.task.clone());
-        let events = std::mem::take(&mut self.step.events);
-        match self.sent.replace(task.revision) {
-            Some(expected) => TaskWrite::Update { task, expected, events },
-            None => TaskWrite::Insert { task, events, key: self.key.take() },
-        }
+    /// The image and the events of a task that is to be inserted; nothing further may be applied before it is sent.
+    pub(crate) fn take_image(&mut self) -> (Arc<Task>, Vec<Event>) {
+        self.sent = self.step.task.revision;
+        (Arc::new(self.step.task.clone()), std::mem::take(&mut self.step.events))
+    }
+
+    /// Everything not yet written, as one write.
+    fn take_write(&mut self) -> TaskWrite {
+        let expected = self.sent;
+        let (task, events) = self.take_image();
+        TaskWrite::Update { task, expected, events, entries: Vec::new(), key: None }
     }
 
     /// Polls the agent to its end and writes the outcome.
@@ -127,20 +142,43 @@ impl Execution {
         if self.is_orphan().await {
             return self.end_by(Command::Cancel).await;
         }
+        if let Some(registered) = self.stored.take() {
+            tokio::select! {
+                biased;
+                why = control.stopped() => return self.stopped(why, None).await,
+                () = self.read_journal(&registered) => {}
+            }
+        }
+        self.journal.open();
+        let journal = Arc::clone(&self.journal);
         let mut deadline = deadline.map(|at| Box::pin(tokio::time::sleep(now.until(at))));
         let mut report_at: Option<Instant> = None;
         let mut reported = Instant::now().checked_sub(REPORT_EVERY);
         // At most one report is on its way to the store, and the agent goes on meanwhile.
         let mut reporting: Option<Stored> = None;
+        let mut grace: Option<Pin<Box<Sleep>>> = None;
         let outcome = loop {
             tokio::select! {
                 biased;
-                outcome = &mut self.agent => break outcome,
                 why = control.stopped() => return self.stopped(why, reporting).await,
+                outcome = poll(&mut self.agent, &journal) => break outcome,
+                verdict = journal.verdict() => {
+                    if settled(reporting).await {
+                        self.judged(verdict).await;
+                    }
+                    return;
+                }
                 () = async { if let Some(sleep) = &mut deadline { sleep.await } }, if deadline.is_some() => {
                     control.stop(Stop::Void); // for what the agent has handed to threads
                     if settled(reporting).await {
                         self.end_by(Command::Expire).await;
+                    }
+                    return;
+                }
+                // After the agent, in each round: what it waits for is then known.
+                (reason, until) = suspendable(&journal, &mut grace, &self.engine) => {
+                    if settled(reporting).await {
+                        self.suspend(reason, until).await;
                     }
                     return;
                 }
@@ -162,9 +200,63 @@ impl Execution {
                 }
             }
         };
-        if settled(reporting).await {
+        if let Some(verdict) = journal.judged() {
+            if settled(reporting).await {
+                self.judged(verdict).await;
+            }
+        } else if settled(reporting).await {
             self.conclude(outcome);
             self.write_end().await;
+        }
+    }
+
+    /// Takes in what earlier executions recorded, and begins from the top.
+    async fn read_journal(&mut self, registered: &Registered) {
+        let task = &self.step.task;
+        let (mut entries, mut round) = (Vec::new(), 0);
+        loop {
+            match self.engine.store.journal(task.id, task.journal.era, entries.len() as u64, PAGE).await {
+                Ok(mut page) => {
+                    let full = page.len() == PAGE;
+                    entries.append(&mut page);
+                    if !full {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(task = %task.id, error = %error.report(), "the journal cannot be read yet");
+                    tokio::time::sleep(backoff(round)).await;
+                    round += 1;
+                }
+            }
+        }
+        if entries.is_empty() {
+            return;
+        }
+        self.journal = Journal::new(Some(sink(&self.engine, task)), entries, task.journal.attempt_epoch);
+        self.agent = work(&self.engine, registered, Arc::new(task.clone()), &self.control, &self.journal);
+    }
+
+    /// The agent is dropped; its code runs again from the top when what it waits for has come.
+    async fn suspend(&mut self, reason: WaitReason, until: Option<Timestamp>) {
+        if let Some(progress) = self.control.take_report() {
+            self.apply(Command::Report(progress));
+        }
+        self.end_by(Command::Suspend { reason, until }).await;
+    }
+
+    async fn judged(&mut self, verdict: Verdict) {
+        self.control.stop(Stop::Void); // for what the agent has handed to threads
+        match verdict {
+            Verdict::Halt { reason, error } => {
+                tracing::warn!(task = %self.step.task.id, %error, "the task waits for a decision");
+                self.end_by(Command::Halt { reason, error }).await;
+            }
+            Verdict::Continue(input) => {
+                self.end_by(Command::Continue { input }).await;
+                self.engine.queued_one();
+            }
+            Verdict::Fail(error) => self.end_by(Command::Fail { error, retry: None, random: 0 }).await,
         }
     }
 
@@ -172,9 +264,10 @@ impl Execution {
     async fn is_orphan(&mut self) -> bool {
         let task = &self.step.task;
         // A child that begins here and now was asked for by a parent that lives.
-        let (Some(parent), true) =
-            (task.parent_id, task.revision.epoch > 1 || task.started_at != Some(task.created_at))
-        else {
+        let (Some(parent), true) = (
+            task.parent_id.filter(|_| !task.detached),
+            task.revision.epoch > 1 || task.started_at != Some(task.created_at),
+        ) else {
             return false;
         };
         match self.engine.load(parent).await {
@@ -213,14 +306,13 @@ impl Execution {
         self.apply(command);
     }
 
-    /// After the last write is committed: starts the clock of a retry, ends what the task called for.
+    /// After the last write is committed: starts the clock of a delay, ends what the task called for.
     pub(crate) async fn after_end(&mut self) {
-        // An earlier execution may have called too; the first one's end has epoch 2.
-        if self.context.has_called() || self.step.task.revision.epoch > 2 {
-            self.cancel_children().await;
-        }
-        if !self.step.task.state.is_terminal() {
-            self.engine.due(self.step.task.due_at);
+        let task = &self.step.task;
+        if !task.state.is_terminal() {
+            self.engine.due(task.due_at);
+        } else if self.journal.len() > 0 || task.revision.epoch > 2 {
+            self.cancel_children().await; // an earlier execution may have called too; the first one's end has epoch 2
         }
     }
 
@@ -240,8 +332,7 @@ impl Execution {
 
     async fn stopped(mut self: Box<Self>, why: Stop, reporting: Option<Stored>) {
         match why {
-            // The agent may have called between its task's end and this moment.
-            Stop::Void if self.context.has_called() => self.cancel_children().await,
+            // Its children are cancelled by whoever ended it: none is born after that.
             Stop::Void => {}
             Stop::Release => {
                 if settled(reporting).await {
@@ -279,8 +370,8 @@ async fn settled(stored: Option<Stored>) -> bool {
 }
 
 /// Stays with a write while the store does not answer: the outcome must not be lost. False if the task is no longer ours.
-async fn write_until_answered(engine: Arc<Inner>, write: TaskWrite) -> bool {
-    let task = write.task().id;
+pub(super) async fn write_until_answered(engine: Arc<Inner>, write: TaskWrite) -> bool {
+    let task = write.id();
     let mut round = 0;
     loop {
         let error = match engine.writer.write(write.clone()).await {
@@ -310,6 +401,86 @@ async fn write_until_answered(engine: Arc<Inner>, write: TaskWrite) -> bool {
 fn taken_over(task: TaskId) -> bool {
     tracing::info!(%task, "the task was taken over or ended meanwhile; this execution's outcome does not count");
     false
+}
+
+/// Where the entries of an execution go.
+struct ToStore {
+    engine: Arc<Inner>,
+    task: TaskId,
+    era: u32,
+    epoch: u64,
+}
+
+#[async_trait]
+impl Sink for ToStore {
+    async fn append(&self, entries: Vec<Entry>, children: Vec<Child>) -> bool {
+        let (task, epoch, era) = (self.task, self.epoch, self.era);
+        let ours =
+            write_until_answered(Arc::clone(&self.engine), TaskWrite::Append { task, epoch, era, entries, children })
+                .await;
+        if !ours {
+            self.engine.executions.stop(task, Stop::Void);
+        }
+        ours
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+fn sink(engine: &Arc<Inner>, task: &Task) -> Arc<dyn Sink> {
+    Arc::new(ToStore { engine: Arc::clone(engine), task: task.id, era: task.journal.era, epoch: task.revision.epoch })
+}
+
+/// The agent at work on a task; a panic of it is an error.
+pub(super) fn work(
+    engine: &Arc<Inner>,
+    registered: &Registered,
+    task: Arc<Task>,
+    control: &Arc<Control>,
+    journal: &Arc<Journal>,
+) -> Agent {
+    let input = task.input.clone();
+    let context = Context::new(Arc::clone(engine), task, Arc::clone(control), Arc::clone(journal));
+    let agent = Arc::clone(&registered.agent);
+    let work = async move { agent.run(context, input).await };
+    Box::pin(AssertUnwindSafe(work).catch_unwind().map(|done| done.unwrap_or_else(panicked)))
+}
+
+/// Polls the agent; whenever it has nothing to do it sees the next recorded outcome, if there is one.
+pub(super) fn poll<'a>(agent: &'a mut Agent, journal: &'a Journal) -> impl Future<Output = Outcome> + 'a {
+    /// Rounds after which others get their turn.
+    const TURN: u32 = 64;
+    std::future::poll_fn(move |cx| {
+        for _ in 0..TURN {
+            if let Poll::Ready(outcome) = agent.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            if !journal.advance() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// Returns when the agent has done nothing but wait for what outlives it during the whole grace.
+async fn suspendable(
+    journal: &Journal,
+    grace: &mut Option<Pin<Box<Sleep>>>,
+    engine: &Inner,
+) -> (WaitReason, Option<Timestamp>) {
+    std::future::poll_fn(|cx| {
+        let Some((reason, until)) = journal.only_waits().filter(|_| !engine.is_closing()) else {
+            *grace = None;
+            return Poll::Pending;
+        };
+        let sleep = grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(GRACE)));
+        sleep.as_mut().poll(cx).map(|()| (reason, until))
+    })
+    .await
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 
 use super::{
     hub::Subscription,
-    inner::{Inner, SLOW_POLL, shut_down},
+    inner::{Changed, Inner, SLOW_POLL, shut_down},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    task::{Event, Task, TaskId, TaskState},
+    task::{Event, IdempotencyKey, Task, TaskId, TaskState},
 };
 
 /// Events read from the store at once.
@@ -76,7 +76,7 @@ impl TaskHandle {
 
     /// Cancels the task; see [`Orchestrator::cancel`](super::Orchestrator::cancel).
     pub async fn cancel(&self) -> Result<Arc<Task>> {
-        cancel(&self.engine, self.id).await
+        Ok(cancel(&self.engine, self.id, None).await?.task)
     }
 }
 
@@ -87,9 +87,9 @@ impl fmt::Debug for TaskHandle {
 }
 
 /// Cancels a task and what it called for, to the end even if the caller goes away in between.
-pub(crate) async fn cancel(engine: &Arc<Inner>, id: TaskId) -> Result<Arc<Task>> {
+pub(crate) async fn cancel(engine: &Arc<Inner>, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
     let engine = Arc::clone(engine);
-    tokio::spawn(async move { engine.cancel(id).await }).await.unwrap_or_else(|_| Err(shut_down()))
+    tokio::spawn(async move { engine.cancel(id, key).await }).await.unwrap_or_else(|_| Err(shut_down()))
 }
 
 /// Waits for the end. A publication that got lost, and an end by another process, are found by a look now and then.
@@ -131,7 +131,7 @@ pub(crate) fn events(engine: Arc<Inner>, id: TaskId, after: u64) -> impl Stream<
         loop {
             if let Some(event) = reader.page.next() {
                 reader.after = event.seq;
-                reader.ended = event.kind.is_terminal();
+                reader.ended = event.kind.is_last();
                 return Ok(Some((event, reader)));
             }
             let page = reader.engine.store.events(id, reader.after, PAGE).await?;

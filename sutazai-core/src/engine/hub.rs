@@ -1,7 +1,7 @@
 //! Tells those who wait for a task what became of it, in this process and after the commit.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +15,7 @@ use crate::task::{Task, TaskId};
 /// Latest images of the tasks that somebody waits for; the others cost nothing.
 #[derive(Default)]
 pub(crate) struct Hub {
-    waiting: Mutex<HashMap<TaskId, watch::Sender<Option<Arc<Task>>>>>,
+    waiting: Mutex<BTreeMap<TaskId, watch::Sender<Option<Arc<Task>>>>>,
     count: AtomicUsize,
 }
 
@@ -45,6 +45,11 @@ impl Hub {
         }
     }
 
+    /// The tasks that somebody waits for.
+    pub(crate) fn waited_for(&self) -> Vec<TaskId> {
+        if self.count.load(Ordering::SeqCst) == 0 { Vec::new() } else { self.lock().keys().copied().collect() }
+    }
+
     /// Nothing more will be published: everybody who waits is woken.
     pub(crate) fn close(&self) {
         let mut waiting = self.lock();
@@ -52,7 +57,7 @@ impl Hub {
         self.count.store(0, Ordering::SeqCst);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, watch::Sender<Option<Arc<Task>>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskId, watch::Sender<Option<Arc<Task>>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

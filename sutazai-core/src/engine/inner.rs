@@ -1,8 +1,9 @@
 //! What every part of a running engine shares.
 
 use std::{
+    future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -14,8 +15,11 @@ use super::{
     catalogue::Catalogue,
     control::{Executions, Stop},
     hub::Hub,
+    membership::Membership,
     observer::Observer,
-    transition::{Command, Refused, apply},
+    retention::Retention,
+    selection::ClaimPolicy,
+    transition::{Command, Refused, Transition, apply},
     writer::{Announcer, Committed, Writer},
 };
 use crate::{
@@ -23,7 +27,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     model::Models,
     store::{TaskQuery, TaskStore, TaskWrite, VectorStore, WriteOutcome},
-    task::{NodeId, Task, TaskId},
+    task::{Entry, IdempotencyKey, NodeId, Revision, Task, TaskId, TaskState},
 };
 
 /// How often a change from outside is tried again when the task moves on meanwhile.
@@ -39,7 +43,15 @@ pub(crate) struct Inner {
     pub(crate) vectors: Option<Arc<dyn VectorStore>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: IdSource,
-    pub(crate) node: NodeId,
+    pub(crate) membership: Membership,
+    pub(crate) policy: Mutex<ClaimPolicy>,
+    /// Whether agents run here; else tasks are only taken in.
+    pub(crate) executes: bool,
+    /// Tasks that may be queued in the whole store.
+    pub(crate) queue_max: i64,
+    /// How many are, as far as this process knows.
+    pub(crate) queued: AtomicI64,
+    pub(crate) retention: Retention,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) writer: Writer,
@@ -48,11 +60,13 @@ pub(crate) struct Inner {
     /// Whether runnable tasks may be waiting in the store: newcomers then queue behind them.
     pub(crate) backlog: AtomicBool,
     /// Wakes the dispatcher: something may be runnable.
-    pub(crate) runnable: Notify,
+    pub(crate) runnable: Arc<Notify>,
     /// Wakes the timekeeper: something is due before `next_due`.
     pub(crate) earlier: Notify,
     /// Milliseconds of the moment the timekeeper sleeps until.
     pub(crate) next_due: AtomicI64,
+    /// Milliseconds of the moment at which a rate limit lets the next task through.
+    pub(crate) again_at: AtomicI64,
     /// No new work is admitted.
     pub(crate) closing: AtomicBool,
     /// The store may hold tasks as granted to this node that nobody executes: the dispatcher looks before it claims.
@@ -68,9 +82,43 @@ impl Inner {
         self.closing.load(Ordering::SeqCst)
     }
 
+    /// The id of this process's present life.
+    pub(crate) fn node(&self) -> NodeId {
+        self.membership.node()
+    }
+
+    pub(crate) fn announcer(&self) -> Announcer {
+        Announcer { hub: Arc::clone(&self.hub), observer: Arc::clone(&self.observer) }
+    }
+
     /// Tells those who wait for the task and the observer of a write that was found in the store.
     pub(crate) fn announce(&self, write: &TaskWrite) {
-        Announcer { hub: Arc::clone(&self.hub), observer: Arc::clone(&self.observer) }.committed(write);
+        self.announcer().committed(write);
+    }
+
+    pub(crate) fn policy(&self) -> MutexGuard<'_, ClaimPolicy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a limit can hold the task back: then only a claim, which sees the whole store, may grant it.
+    pub(crate) fn is_limited(&self, task: &Task) -> bool {
+        let policy = self.policy();
+        let rule = policy.queues.get(&*task.queue());
+        rule.is_none_or(|rule| rule.concurrency.is_some() || rule.rate.is_some())
+            || policy.tenant(&task.tenant).concurrency.is_some()
+    }
+
+    /// Refuses more from outside while the queue is full.
+    pub(crate) fn has_room(&self) -> Result<()> {
+        if self.queued.load(Ordering::SeqCst) < self.queue_max {
+            return Ok(());
+        }
+        let message =
+            format!("{} tasks are queued, which is the limit; try again later, or raise the limit", self.queue_max);
+        Err(Error::new(ErrorKind::Full, message)
+            .with_code("queue_full")
+            .during("submit task")
+            .retry_after(Duration::from_secs(1)))
     }
 
     /// The outcome of a commit that grants is unknown.
@@ -84,7 +132,7 @@ impl Inner {
     }
 
     /// A task was stored that the dispatcher has to fetch.
-    pub(crate) fn queued(&self) {
+    pub(crate) fn queued_one(&self) {
         self.backlog.store(true, Ordering::SeqCst);
         self.runnable.notify_one();
     }
@@ -110,30 +158,92 @@ impl Inner {
     ///
     /// The inner result says that the command does not fit the task as it is.
     pub(crate) async fn change(&self, id: TaskId, command: Command) -> Result<Result<Arc<Task>, Refused>> {
+        let changed = self.change_with(id, None, |task| {
+            let step = apply(task, command.clone(), self.clock.now());
+            std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
+        });
+        Ok(changed.await?.map(|changed| changed.task))
+    }
+
+    /// Makes a change from outside, with what it adds to the journal, under an idempotency key. `make` is asked again when the task moves meanwhile.
+    pub(crate) async fn change_with<F, Fut>(
+        &self,
+        id: TaskId,
+        key: Option<IdempotencyKey>,
+        make: F,
+    ) -> Result<Result<Changed, Refused>>
+    where
+        F: Fn(&Task) -> Fut,
+        Fut: Future<Output = Result<Result<(Transition, Vec<Entry>), Refused>>>,
+    {
         for _ in 0..CONTENTION {
             let before = self.load(id).await?;
-            let step = match apply(&before, command.clone(), self.clock.now()) {
-                Ok(step) => step,
-                Err(refused) => return Ok(Err(refused)),
+            let (step, entries) = match make(&before).await? {
+                Ok(made) => made,
+                Err(refused) => match self.replayed(key.as_ref(), &before).await? {
+                    Some(replayed) => return Ok(Ok(replayed)),
+                    None => return Ok(Err(refused)),
+                },
             };
-            let task = Arc::new(step.task);
-            let write = TaskWrite::Update { task: Arc::clone(&task), expected: before.revision, events: step.events };
-            if self.writer.write(write).await? == WriteOutcome::Applied {
-                let told = self.executions.stop(id, Stop::Void);
-                if !told && task.state.is_terminal() && before.node.as_ref() == Some(&self.node) {
-                    // It was granted to this node and is about to be entered, or just has been.
-                    self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-                    self.executions.stop(id, Stop::Void);
+            let (task, expected) = (Arc::new(step.task), before.revision);
+            let write =
+                TaskWrite::Update { task: Arc::clone(&task), expected, events: step.events, entries, key: key.clone() };
+            match self.writer.write(write).await? {
+                WriteOutcome::Applied => {
+                    self.changed(&before, &task);
+                    return Ok(Ok(Changed { task, replayed: false }));
                 }
-                return Ok(Ok(task));
+                WriteOutcome::Replayed(task) => return Ok(Ok(Changed { task: Arc::new(*task), replayed: true })),
+                WriteOutcome::KeyConflict => return Err(key_conflict("change task")),
+                WriteOutcome::Stale => {}
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "the task keeps changing; try again").during("change task").about(id))
     }
 
+    /// Whether a change that no longer fits is the repetition of one that did: a write that changes nothing says so.
+    async fn replayed(&self, key: Option<&IdempotencyKey>, before: &Task) -> Result<Option<Changed>> {
+        let Some(key) = key else { return Ok(None) };
+        // No task is ever at this revision, so it is stale unless the key is known.
+        let nowhere = Revision { epoch: u64::MAX >> 1, seq: u64::MAX >> 1 };
+        let task = Arc::new(before.clone());
+        let probe = TaskWrite::Update {
+            task,
+            expected: nowhere,
+            events: Vec::new(),
+            entries: Vec::new(),
+            key: Some(key.clone()),
+        };
+        match self.store.write(&[probe]).await?.pop() {
+            Some(WriteOutcome::Replayed(task)) => Ok(Some(Changed { task: Arc::new(*task), replayed: true })),
+            Some(WriteOutcome::KeyConflict) => Err(key_conflict("change task")),
+            _ => Ok(None),
+        }
+    }
+
+    /// A change from outside was committed.
+    fn changed(&self, before: &Task, task: &Arc<Task>) {
+        let id = task.id;
+        let told = self.executions.stop(id, Stop::Void);
+        if !told && task.node.is_none() && before.node.as_ref() == Some(&self.node()) {
+            // It was granted to this node and is about to be entered, or just has been.
+            self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            self.executions.stop(id, Stop::Void);
+        }
+        let queues = |task: &Task| i64::from(task.state == TaskState::Created);
+        self.queued.fetch_add(queues(task) - queues(before), Ordering::SeqCst);
+        if matches!(task.state, TaskState::Created | TaskState::Waiting) && task.due_at <= self.clock.now() {
+            self.queued_one();
+        }
+    }
+
     /// Cancels a task and everything it called for.
-    pub(crate) async fn cancel(&self, id: TaskId) -> Result<Arc<Task>> {
-        let changed = self.change(id, Command::Cancel).await?;
+    pub(crate) async fn cancel(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
+        let changed = self.change_with(id, key, |task| {
+            let step = apply(task, Command::Cancel, self.clock.now());
+            std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
+        });
+        let changed = changed.await?;
         // Also of one that has ended already: whoever ended it may have gone before it came to this.
         self.cancel_children(id).await?;
         changed.map_err(|_| {
@@ -151,7 +261,7 @@ impl Inner {
             let mut query = TaskQuery { parent: Some(parent), limit: 200, ..TaskQuery::default() };
             loop {
                 let page = self.store.list(&query).await?;
-                for child in page.items.iter().filter(|child| !child.state.is_terminal()) {
+                for child in page.items.iter().filter(|child| !child.state.is_terminal() && !child.detached) {
                     // A child that ends by itself meanwhile is as good as cancelled.
                     let _ = self.change(child.id, Command::Cancel).await?;
                     parents.push(child.id);
@@ -164,6 +274,21 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// A task that somebody changed from outside.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The task afterwards; of a repetition, as it is now.
+    pub task: Arc<Task>,
+    /// Whether the idempotency key had been used for this before: nothing has changed now.
+    pub replayed: bool,
+}
+
+pub(crate) fn key_conflict(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, "the idempotency key was used for another request")
+        .with_code("idempotency_conflict")
+        .during(operation)
 }
 
 pub(crate) fn shut_down() -> Error {

@@ -6,25 +6,36 @@
 mod builder;
 mod catalogue;
 mod control;
+mod decide;
 mod execution;
 mod handle;
-mod hub;
-mod inner;
+pub(crate) mod hub;
+pub(crate) mod inner;
+pub(crate) mod journal;
+mod membership;
 mod observer;
 mod orchestrator;
 mod queue;
+mod replay;
+mod retention;
 mod router;
+mod schedules;
 mod selection;
-mod submit;
+pub(crate) mod submit;
 mod transition;
 mod writer;
 
 pub use self::{
-    builder::{DEFAULT_MAX_RUNNING, OrchestratorBuilder},
+    builder::{DEFAULT_MAX_RUNNING, DEFAULT_QUEUE_MAX, OrchestratorBuilder},
+    decide::{Requeue, Resolution},
     execution::MAX_OUTPUT,
     handle::TaskHandle,
+    inner::Changed,
+    membership::DEFAULT_LEASE,
     observer::Observer,
     orchestrator::{Drained, Orchestrator},
+    replay::{Cassette, Replayed},
+    retention::{Keep, Retention},
     router::{Ranked, Router},
     selection::{
         Ask, Candidate, ClaimPolicy, Fairness, Head, QueueRule, Rate, Running, Selected, Selection, TenantRule,
@@ -36,5 +47,4 @@ pub(crate) use self::{
     control::{Control, Stop},
     execution::cut,
     inner::Inner,
-    submit::submit,
 };

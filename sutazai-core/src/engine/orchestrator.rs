@@ -12,18 +12,24 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{
     builder::OrchestratorBuilder,
+    catalogue::Registered,
     control::Stop,
+    decide::{self, Requeue, Resolution},
     handle::{TaskHandle, cancel, end_of, events},
-    inner::Inner,
+    inner::{Changed, Inner},
+    replay::{self, Cassette, Replayed},
+    schedules,
     submit::{Submitted, submit, submit_batch, submit_request},
+    transition::create,
 };
 use crate::{
     agent::AgentDescriptor,
     error::{Error, ErrorKind, Result},
     model::Models,
     payload::Payload,
-    store::{Page, QueueDepths, StoreInfo, TaskQuery, VectorStore},
-    task::{Event, Task, TaskId, TaskRequest},
+    schedule::Schedule,
+    store::{NodeRecord, Page, QueueDepths, ScheduleRecord, StoreInfo, TaskQuery, TaskStore, VectorStore},
+    task::{Entry, Event, IdempotencyKey, NumberedEvent, Task, TaskId, TaskRequest, TaskState},
 };
 
 /// How long released executions may take to give their tasks back.
@@ -38,8 +44,8 @@ pub struct Orchestrator {
 
 /// The loops of an engine.
 pub(crate) struct Service {
-    pub(crate) dispatching: JoinHandle<()>,
-    pub(crate) keeping_time: JoinHandle<()>,
+    pub(crate) loops: Vec<JoinHandle<()>>,
+    pub(crate) keeping_lease: JoinHandle<()>,
     pub(crate) writing: JoinHandle<()>,
     /// Ends the writing.
     pub(crate) end: Arc<Notify>,
@@ -57,7 +63,7 @@ pub struct Drained {
 impl fmt::Debug for Orchestrator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Orchestrator")
-            .field("node", &self.inner.node)
+            .field("node", &self.inner.node())
             .field("store", &self.inner.store.info())
             .finish_non_exhaustive()
     }
@@ -72,7 +78,7 @@ impl Orchestrator {
 
     /// Submits a task for `agent`; it is stored when this returns.
     pub async fn submit<I: Serialize + ?Sized>(&self, agent: &str, input: &I) -> Result<TaskHandle> {
-        submit(&self.inner, TaskRequest::new(agent, Payload::of(input)?), None).await
+        submit(&self.inner, TaskRequest::new(agent, Payload::of(input)?)).await
     }
 
     /// Submits a task; it is stored when this returns.
@@ -120,7 +126,146 @@ impl Orchestrator {
 
     /// Cancels a task and everything it called for. When this returns the task never completes. One that has ended is `task_finished`.
     pub async fn cancel(&self, id: TaskId) -> Result<Arc<Task>> {
-        cancel(&self.inner, id).await
+        Ok(self.cancel_keyed(id, None).await?.task)
+    }
+
+    /// Like [`Orchestrator::cancel`], under an idempotency key.
+    pub async fn cancel_keyed(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
+        cancel(&self.inner, id, key).await
+    }
+
+    /// Tells a task something, which [`Context::wait_for`](crate::context::Context::wait_for) receives; kept if it comes before the wait. Returns whether the
+    /// key had been used for this before. One that has ended is `task_finished`.
+    pub async fn signal(&self, id: TaskId, name: &str, payload: Payload, key: Option<IdempotencyKey>) -> Result<bool> {
+        decide::signal(&self.inner, id, name, payload, key).await
+    }
+
+    /// Starts a dead letter again, from attempt 1 and under its own id. One that is none is `not_a_dead_letter`.
+    pub async fn requeue(&self, id: TaskId, how: &Requeue, key: Option<IdempotencyKey>) -> Result<Changed> {
+        decide::requeue(&self.inner, id, how, key).await
+    }
+
+    /// Starts all dead letters again that fit the query; how many.
+    pub async fn requeue_all(&self, query: TaskQuery) -> Result<u64> {
+        decide::requeue_all(&self.inner, query).await
+    }
+
+    /// Gives a dead letter up for good. One that is none is `not_a_dead_letter`.
+    pub async fn discard(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
+        decide::discard(&self.inner, id, key).await
+    }
+
+    /// Settles entry `index` of a task that waits for a decision. A task that waits for none is `nothing_to_resolve`.
+    pub async fn resolve(
+        &self,
+        id: TaskId,
+        index: u64,
+        resolution: &Resolution,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Changed> {
+        decide::resolve(&self.inner, id, index, resolution, key).await
+    }
+
+    /// A new task whose journal holds what another one recorded before entry `from`; with that one's input unless another is given.
+    pub async fn fork(
+        &self,
+        id: TaskId,
+        from: u64,
+        input: Option<Payload>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Submitted> {
+        decide::fork(&self.inner, id, from, input, key).await
+    }
+
+    /// Entries of a task's current journal from index `from` on, at most `limit`.
+    pub async fn journal(&self, id: TaskId, from: u64, limit: usize) -> Result<Vec<Entry>> {
+        let task = self.inner.load(id).await?;
+        self.inner.store.journal(id, task.journal.era, from, limit).await
+    }
+
+    /// A task's recorded run, to be kept as a file.
+    pub async fn record(&self, id: TaskId) -> Result<Cassette> {
+        let task = self.inner.load(id).await?;
+        let journal = decide::whole_journal(&self.inner, &task).await?;
+        Ok(Cassette::of(&task, journal))
+    }
+
+    /// Runs a task's code against what it recorded: no model and no tool is asked, nothing is stored, and steps that were not recorded do not run.
+    pub async fn replay(&self, id: TaskId) -> Result<Replayed> {
+        let task = self.inner.load(id).await?;
+        let journal = decide::whole_journal(&self.inner, &task).await?;
+        let registered = self.registered(&task.agent)?;
+        replay::replay(&self.inner, registered, task, journal).await
+    }
+
+    /// Like [`Orchestrator::replay`], of a recorded run from a file.
+    pub async fn replay_cassette(&self, cassette: Cassette) -> Result<Replayed> {
+        let registered = self.registered(&cassette.agent)?;
+        let request = TaskRequest::new(&*registered.name, cassette.input);
+        let version = cassette.agent_version.as_str().into();
+        let mut task =
+            create(cassette.task_id, Arc::clone(&registered.name), version, request, self.inner.clock.now()).task;
+        task.state = match (&cassette.output, &cassette.error) {
+            (Some(_), _) => TaskState::Completed,
+            (None, Some(_)) => TaskState::Failed,
+            (None, None) => TaskState::Waiting,
+        };
+        (task.output, task.error, task.attempt) = (cassette.output, cassette.error, cassette.attempt);
+        replay::replay(&self.inner, registered, task, cassette.journal).await
+    }
+
+    fn registered(&self, agent: &str) -> Result<&Registered> {
+        self.inner.catalogue.get(agent).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the agent is not registered here")
+                .with_code("agent_not_found")
+                .about(agent)
+        })
+    }
+
+    /// Makes a schedule, or with `replace` puts it in the place of the one of its name. One that is there already is `schedule_exists`.
+    pub async fn put_schedule(&self, schedule: Schedule, replace: bool) -> Result<ScheduleRecord> {
+        schedules::put(&self.inner, schedule, replace).await
+    }
+
+    /// The schedule called `name`; an unknown one is `schedule_not_found`.
+    pub async fn schedule(&self, name: &str) -> Result<ScheduleRecord> {
+        schedules::get(&self.inner, name).await
+    }
+
+    /// Schedules by name, after the one called `after`.
+    pub async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Page<ScheduleRecord>> {
+        self.inner.store.schedules(after, limit).await
+    }
+
+    /// Removes a schedule; its tasks go on.
+    pub async fn remove_schedule(&self, name: &str) -> Result<()> {
+        schedules::remove(&self.inner, name).await
+    }
+
+    /// Pauses or resumes a schedule. What falls into a pause is not made up for.
+    pub async fn pause_schedule(&self, name: &str, paused: bool) -> Result<ScheduleRecord> {
+        schedules::pause(&self.inner, name, paused).await
+    }
+
+    /// Submits a schedule's task now, whatever the schedule says.
+    pub async fn trigger_schedule(&self, name: &str, key: Option<IdempotencyKey>) -> Result<Submitted> {
+        schedules::trigger(&self.inner, name, key).await
+    }
+
+    /// The processes that share the store.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>> {
+        self.inner.store.nodes().await
+    }
+
+    /// Events of all tasks after number `after`, in one order in which a reader misses nothing.
+    pub async fn feed(&self, after: u64, limit: usize) -> Result<Vec<NumberedEvent>> {
+        self.inner.store.feed(after, limit).await
+    }
+
+    /// The store, for the parts of a program that work beside the engine: the outbox, keys of other requests.
+    #[must_use]
+    pub fn task_store(&self) -> &Arc<dyn TaskStore> {
+        &self.inner.store
     }
 
     /// Every registered agent, by name.
@@ -162,6 +307,10 @@ impl Orchestrator {
             let message = "a part of the engine has stopped; its log says why; start the process again";
             return Err(Error::new(ErrorKind::Unavailable, message).with_code("engine_broken"));
         }
+        if !self.inner.membership.holds() {
+            let message = "this process has lost its lease: the store did not answer in time, or others took over; it joins again by itself";
+            return Err(Error::new(ErrorKind::Unavailable, message).with_code("lease_lost"));
+        }
         self.inner.store.ping().await
     }
 
@@ -183,7 +332,7 @@ impl Orchestrator {
             return Ok(Drained { finished: 0, released: 0 });
         };
         self.inner.runnable.notify_one();
-        service.keeping_time.abort();
+        service.loops.iter().skip(1).for_each(JoinHandle::abort);
         let running = self.running();
         let _ = tokio::time::timeout(grace, self.inner.executions.drained()).await;
         let left = self.running();
@@ -196,9 +345,13 @@ impl Orchestrator {
             let _ = tokio::time::timeout(RELEASE, self.inner.executions.idle()).await;
         }
         let released = self.inner.executions.released();
-        service.dispatching.abort();
+        service.loops.iter().for_each(JoinHandle::abort);
+        service.keeping_lease.abort();
         service.end.notify_one();
         let _ = service.writing.await;
+        if let Err(error) = self.inner.store.part(&self.inner.node()).await {
+            tracing::debug!(error = %error.report(), "this node could not strike itself off the list; its lease lapses");
+        }
         let closed = self.inner.store.close().await;
         self.inner.hub.close();
         closed?;

@@ -1,6 +1,9 @@
 //! The two loops behind the queue: one fetches runnable tasks into free slots, one watches the clock.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -8,9 +11,14 @@ use super::{
     control::Stop,
     execution::Execution,
     inner::{Inner, SLOW_POLL, backoff},
+    schedules::fire_due,
     transition::Command,
 };
-use crate::{clock::Timestamp, error::Result, store::Claim};
+use crate::{
+    clock::Timestamp,
+    error::Result,
+    store::{Claim, Granted, Held},
+};
 
 /// Tasks claimed in one commit at most.
 const CLAIM: usize = 256;
@@ -71,15 +79,20 @@ async fn free_slots(engine: &Inner) -> Option<Vec<OwnedSemaphorePermit>> {
 }
 
 async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Result<usize> {
-    let claim = Claim {
-        node: engine.node.clone(),
-        agents: engine.catalogue.names(),
-        now: engine.clock.now(),
-        limit: permits.len(),
-    };
-    let tasks = engine.store.claim(&claim).await?;
+    if !engine.membership.holds() {
+        return Ok(0); // the renewal of the lease wakes the dispatcher
+    }
+    let policy = engine.policy().clone();
+    let claim = Claim { node: engine.node(), policy, now: engine.clock.now(), limit: permits.len() };
+    let Granted { tasks, from_created, again_at } = engine.store.claim(&claim).await?;
+    engine.queued.fetch_sub(i64::try_from(from_created).unwrap_or(0), Ordering::SeqCst);
+    if let Some(at) = again_at {
+        engine.again_at.store(at.as_millis(), Ordering::SeqCst);
+        engine.due(at);
+    }
     let granted = tasks.len();
     for (task, permit) in tasks.into_iter().zip(permits) {
+        engine.policy().granted(&task.tenant);
         let Some(registered) = engine.catalogue.get(&task.agent) else {
             tracing::error!(task = %task.id, agent = %task.agent, "the store granted a task of an agent that is not here");
             continue;
@@ -96,15 +109,59 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
     Ok(granted)
 }
 
+/// Looks in the store for the ends of tasks that somebody here waits for and that others execute, until aborted.
+pub(crate) async fn watch_others(engine: Arc<Inner>) {
+    /// How often.
+    const LOOK: Duration = Duration::from_millis(100);
+    /// Tasks read at once.
+    const BATCH: usize = 500;
+    if !engine.store.info().shared {
+        return;
+    }
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let ids: Vec<_> = engine.hub.waited_for().into_iter().filter(|id| !engine.executions.contains(*id)).collect();
+        for ids in ids.chunks(BATCH) {
+            match engine.store.load(ids).await {
+                Ok(tasks) => tasks.into_iter().flatten().for_each(|task| engine.hub.publish(&Arc::new(task))),
+                Err(error) => {
+                    tracing::debug!(error = %error.report(), "tasks of others cannot be read");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Counts what is queued now and then, for other processes change it too, until aborted.
+pub(crate) async fn count_queue(engine: Arc<Inner>) {
+    /// How much longer than a count the pause after it is.
+    const SHARE: u32 = 200;
+    let mut pause = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(pause).await;
+        let (began, known) = (tokio::time::Instant::now(), engine.queued.load(Ordering::SeqCst));
+        match engine.store.queued().await {
+            // What came and went meanwhile is in neither count for sure; the next one is as near.
+            Ok(count) => {
+                let counted = i64::try_from(count).unwrap_or(i64::MAX);
+                engine.queued.fetch_add(counted - known, Ordering::SeqCst);
+            }
+            Err(error) => tracing::debug!(error = %error.report(), "queued tasks cannot be counted"),
+        }
+        pause = (began.elapsed() * SHARE).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    }
+}
+
 /// Takes back what the store has granted to this node although the answer was lost. Nothing is under way: only the dispatcher claims, and an execution that
 /// begins with its insert is entered before.
 async fn regain(engine: &Inner) -> Result<()> {
     let here = engine.executions.len();
-    let held = engine.store.held_by(&engine.node, here + CLAIM).await?;
+    let held = engine.store.held_by(&engine.node(), here + CLAIM).await?;
     let full = held.len() == here + CLAIM;
-    for task in held.into_iter().filter(|task| !engine.executions.contains(task.id)) {
+    for Held { task, journal } in held.into_iter().filter(|held| !engine.executions.contains(held.task.id)) {
         // Refused: it has ended meanwhile.
-        if engine.change(task.id, Command::Recover).await?.is_ok() {
+        if engine.change(task.id, Command::Recover { journal }).await?.is_ok() {
             tracing::warn!(task = %task.id, "it was granted and the answer was lost; it runs again");
         }
     }
@@ -134,8 +191,9 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
 }
 
 /// Ends what is overdue; the next moment at which something is due.
-async fn tick(engine: &Inner, now: Timestamp) -> Result<Option<Timestamp>> {
+async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> {
     engine.next_due.store(i64::MAX, Ordering::SeqCst);
+    fire_due(engine, now).await?;
     loop {
         let overdue = engine.store.overdue(now, CLAIM).await?;
         for task in &overdue {
@@ -155,6 +213,14 @@ async fn tick(engine: &Inner, now: Timestamp) -> Result<Option<Timestamp>> {
             engine.store.next_due(now).await?
         }
         later => later,
+    };
+    let again = Timestamp::from_millis(engine.again_at.load(Ordering::SeqCst));
+    let next = if again <= now {
+        engine.again_at.store(i64::MAX, Ordering::SeqCst);
+        engine.runnable.notify_one();
+        next
+    } else {
+        Some(next.map_or(again, |next| next.min(again))).filter(|at| *at < Timestamp::NEVER)
     };
     if let Some(at) = next {
         engine.next_due.fetch_min(at.as_millis(), Ordering::SeqCst);

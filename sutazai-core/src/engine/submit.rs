@@ -9,15 +9,16 @@ use super::{
     control::Entered,
     execution::Execution,
     handle::TaskHandle,
-    inner::Inner,
+    inner::{Inner, key_conflict},
     transition::{Command, Transition, create},
     writer::Outcomes,
 };
 use crate::{
     agent::Effects,
     error::{Error, ErrorKind, Fault, Result},
-    store::{TaskWrite, WriteOutcome},
-    task::{IdempotencyKey, Task, TaskRequest},
+    payload::Payload,
+    store::{Child, JournalCopy, TaskWrite, WriteOutcome},
+    task::{Event, IdempotencyKey, Task, TaskId, TaskRequest},
 };
 
 /// A task that is stored.
@@ -34,15 +35,13 @@ struct Checked<'a> {
     registered: &'a Registered,
     step: Transition,
     key: Option<IdempotencyKey>,
-    /// By an agent that runs here.
-    called: bool,
+    journal: Option<JournalCopy>,
 }
 
 /// A task on its way to the store, and what is to follow.
 struct Prepared {
     task: Arc<Task>,
     then: Then,
-    called: bool,
 }
 
 enum Then {
@@ -58,24 +57,83 @@ enum Then {
     Queue,
 }
 
-/// Submits and gives a handle that sees the task's end without asking the store. `key` is the engine's own, in place of the request's.
-pub(crate) async fn submit(
-    engine: &Arc<Inner>,
-    request: TaskRequest,
-    key: Option<IdempotencyKey>,
-) -> Result<TaskHandle> {
-    let mut checked = check(engine, request).await?;
-    checked.called = key.is_some();
-    checked.key = key.or(checked.key);
+/// Submits and gives a handle that sees the task's end without asking the store.
+pub(crate) async fn submit(engine: &Arc<Inner>, request: TaskRequest) -> Result<TaskHandle> {
+    let checked = check(engine, request).await?;
     let subscription = engine.hub.subscribe(checked.step.task.id);
     let submitted = send_one(engine, checked).await?;
     let subscription = (!submitted.replayed && !submitted.task.state.is_terminal()).then_some(subscription);
     Ok(TaskHandle::new(Arc::clone(engine), submitted.task, subscription))
 }
 
+/// Submits a task whose journal begins with a part of another's.
+pub(crate) async fn fork(
+    engine: &Arc<Inner>,
+    request: TaskRequest,
+    journal: JournalCopy,
+    version: Arc<str>,
+    key: Option<IdempotencyKey>,
+) -> Result<Submitted> {
+    let mut checked = check(engine, request).await?;
+    checked.step.task.agent_version = version;
+    checked.step.task.journal.length = journal.before;
+    checked.journal = Some(journal);
+    checked.key = key;
+    send_one(engine, checked).await
+}
+
+/// A child that is about to be stored with its parent's entry.
+pub(crate) struct Newborn {
+    engine: Arc<Inner>,
+    task: Arc<Task>,
+    events: Vec<Event>,
+    then: Then,
+}
+
+/// Prepares a child: it has a slot if one is free, and may have begun if it has no effects.
+pub(crate) async fn newborn(engine: &Arc<Inner>, request: TaskRequest, id: TaskId) -> Result<Newborn> {
+    let checked = check_as(engine, request, id).await?;
+    let (task, events, then) = prepare(engine, checked).await;
+    Ok(Newborn { engine: Arc::clone(engine), task, events, then })
+}
+
+impl Newborn {
+    /// What is stored with the entry.
+    pub(crate) fn child(&self) -> Child {
+        Child { task: Arc::clone(&self.task), events: self.events.clone() }
+    }
+
+    /// Lets it run once its entry is stored, even if the caller goes away meanwhile; whether it was stored.
+    pub(crate) async fn run_after(self, stored: oneshot::Receiver<bool>) -> bool {
+        let Self { engine, task, mut then, .. } = self;
+        then.begin_unless_it_waits();
+        let (done, begun) = oneshot::channel();
+        tokio::spawn(async move {
+            let stored = stored.await.unwrap_or(false);
+            if stored {
+                follow(&engine, &task, then).await;
+            }
+            let _ = done.send(stored);
+        });
+        begun.await.unwrap_or(false)
+    }
+}
+
 /// Submits one task.
 pub(crate) async fn submit_request(engine: &Arc<Inner>, request: TaskRequest) -> Result<Submitted> {
     let checked = check(engine, request).await?;
+    send_one(engine, checked).await
+}
+
+/// Submits one task under a key of the caller's making, past the limit of the queue.
+pub(crate) async fn submit_keyed(
+    engine: &Arc<Inner>,
+    request: TaskRequest,
+    key: Option<IdempotencyKey>,
+) -> Result<Submitted> {
+    let id = engine.ids.next(&*engine.clock);
+    let mut checked = check_as(engine, request, id).await?;
+    checked.key = key;
     send_one(engine, checked).await
 }
 
@@ -97,20 +155,30 @@ pub(crate) async fn submit_batch(engine: &Arc<Inner>, requests: Vec<TaskRequest>
 }
 
 async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
+    engine.has_room()?;
+    let id = engine.ids.next(&*engine.clock);
+    check_as(engine, request, id).await
+}
+
+async fn check_as(engine: &Inner, request: TaskRequest, id: TaskId) -> Result<Checked<'_>> {
     if engine.is_closing() {
         return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down").with_code("shutting_down"));
     }
     request.check()?;
     let registered = engine.catalogue.route(&request.target, &request.input, &engine.models).await?;
-    registered.agent.check(&request.input).map_err(|error| {
+    check_input(registered, &request.input)?;
+    let key = request.key()?;
+    let (name, version) = (Arc::clone(&registered.name), Arc::clone(&registered.version));
+    Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key, journal: None })
+}
+
+/// Refuses an input that the agent could not use.
+pub(crate) fn check_input(registered: &Registered, input: &Payload) -> Result<()> {
+    registered.agent.check(input).map_err(|error| {
         let faults: Vec<Fault> = error.faults().iter().map(|fault| fault.clone().below("/input")).collect();
         let faults = if faults.is_empty() { vec![Fault::new("/input", error.report())] } else { faults };
         Error::invalid("the input does not fit the agent", faults).with_code("invalid_input").about(&registered.name)
-    })?;
-    let key = request.key()?;
-    let (name, version) = (Arc::clone(&registered.name), Arc::clone(&registered.version));
-    let id = engine.ids.next(&*engine.clock);
-    Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key, called: false })
+    })
 }
 
 async fn send_one(engine: &Arc<Inner>, checked: Checked<'_>) -> Result<Submitted> {
@@ -124,26 +192,20 @@ async fn send_one(engine: &Arc<Inner>, checked: Checked<'_>) -> Result<Submitted
 async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Submitted>> {
     let mut tasks = Vec::with_capacity(checked.len());
     let mut writes = Vec::with_capacity(checked.len());
-    for one in checked {
-        let called = one.called;
-        let (write, then) = prepare(engine, one).await;
-        tasks.push(Prepared { task: Arc::clone(write.task()), then, called });
-        writes.push(write);
+    for mut one in checked {
+        let (key, journal) = (one.key.take(), one.journal.take());
+        let waits = key.is_some() || journal.is_some();
+        let (task, events, then) = if waits { prepare_late(engine, one) } else { prepare(engine, one).await };
+        tasks.push(Prepared { task: Arc::clone(&task), then });
+        writes.push(TaskWrite::Insert { task, events, key, journal });
     }
     let answer = engine.writer.send(writes).await;
     let mut owner = false;
     for Prepared { then, .. } in &mut tasks {
-        match std::mem::replace(then, Then::Gone) {
-            // Only now: its own writes must come after its insert.
-            Then::GoOn(execution, entered) => drop(tokio::spawn(execution.run(entered))),
-            other => {
-                owner |= matches!(other, Then::Run(..) | Then::Queue);
-                *then = other;
-            }
-        }
+        // Only now: its own writes must come after its insert.
+        then.begin_unless_it_waits();
+        owner |= matches!(then, Then::Run(..) | Then::Queue);
     }
-    // A child whose parent is stopped meanwhile must not be left alone.
-    owner |= tasks.iter().any(|prepared| prepared.called);
     if !owner {
         return finish(engine, tasks, answer.outcomes().await).await;
     }
@@ -157,59 +219,76 @@ async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Subm
     submitted.await.unwrap_or_default()
 }
 
+impl Then {
+    /// Lets an agent that has begun go on, for the insert of its task is on its way.
+    fn begin_unless_it_waits(&mut self) {
+        match std::mem::replace(self, Self::Gone) {
+            Self::GoOn(execution, entered) => drop(tokio::spawn(execution.run(entered))),
+            other => *self = other,
+        }
+    }
+}
+
 /// Gives the task a slot if there is one, and lets an agent without effects run until it first waits.
-async fn prepare(engine: &Arc<Inner>, Checked { registered, mut step, key, .. }: Checked<'_>) -> (TaskWrite, Then) {
-    let behind = engine.backlog.load(Ordering::SeqCst);
+async fn prepare(engine: &Arc<Inner>, checked: Checked<'_>) -> (Arc<Task>, Vec<Event>, Then) {
+    let early = checked.registered.agent.descriptor().effects == Effects::None;
+    match claim(engine, checked) {
+        Ok(mut execution) => {
+            if early && let Some(outcome) = execution.begin().await {
+                execution.conclude(outcome);
+                let (task, events) = execution.take_image();
+                return (task, events, Then::Conclude(execution));
+            }
+            let entered = execution.enter();
+            let (task, events) = execution.take_image();
+            (task, events, if early { Then::GoOn(execution, entered) } else { Then::Run(execution, entered) })
+        }
+        Err(step) => (Arc::new(step.task), step.events, Then::Queue),
+    }
+}
+
+/// Like [`prepare`], for a task that must not begin before its insert: a repeated key would run the agent for nothing, a journal is not there yet.
+fn prepare_late(engine: &Arc<Inner>, checked: Checked<'_>) -> (Arc<Task>, Vec<Event>, Then) {
+    match claim(engine, checked) {
+        Ok(mut execution) => {
+            let entered = execution.enter();
+            let (task, events) = execution.take_image();
+            (task, events, Then::Run(execution, entered))
+        }
+        Err(step) => (Arc::new(step.task), step.events, Then::Queue),
+    }
+}
+
+/// Grants the task to this node if a slot is free and nothing is ahead of it, else gives it back to be queued.
+fn claim(
+    engine: &Arc<Inner>,
+    Checked { registered, mut step, .. }: Checked<'_>,
+) -> Result<Box<Execution>, Box<Transition>> {
+    let behind = engine.backlog.load(Ordering::SeqCst)
+        || !engine.executes
+        || engine.is_limited(&step.task)
+        || !engine.membership.holds();
     let permit = if behind { None } else { Arc::clone(&engine.slots).try_acquire_owned().ok() };
     let now = engine.clock.now();
     let overdue = step.task.deadline.is_some_and(|deadline| deadline <= now);
-    let claimed = permit.filter(|_| !overdue && step.apply(Command::Claim { node: engine.node.clone() }, now).is_ok());
-    let Some(permit) = claimed else {
-        return (TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key }, Then::Queue);
-    };
-    // A repeated key would run the agent for nothing, so a keyed task waits for its insert.
-    let early = registered.agent.descriptor().effects == Effects::None && key.is_none();
-    let mut execution = Box::new(Execution::fresh(engine, registered, step, key, permit));
-    if early && let Some(outcome) = execution.begin().await {
-        execution.conclude(outcome);
-        return (execution.take_write(), Then::Conclude(execution));
+    let claimed = permit.filter(|_| !overdue && step.apply(Command::Claim { node: engine.node() }, now).is_ok());
+    match claimed {
+        Some(permit) => Ok(Box::new(Execution::fresh(engine, registered, step, permit))),
+        None => Err(Box::new(step)),
     }
-    let entered = execution.enter();
-    let write = execution.take_write();
-    (write, if early { Then::GoOn(execution, entered) } else { Then::Run(execution, entered) })
 }
 
 /// What follows the commit, and the answers.
 async fn finish(engine: &Arc<Inner>, tasks: Vec<Prepared>, outcomes: Outcomes) -> Vec<Result<Submitted>> {
     let mut answers = Vec::with_capacity(tasks.len());
-    for (Prepared { task, then, called }, outcome) in tasks.into_iter().zip(outcomes) {
+    for (Prepared { task, then }, outcome) in tasks.into_iter().zip(outcomes) {
         answers.push(match outcome {
             Ok(WriteOutcome::Applied) => {
-                if let Some(deadline) = task.deadline {
-                    engine.due(deadline);
-                }
-                let alone = called && task.parent_id.is_some_and(|parent| !engine.executions.goes_on(parent));
-                match then {
-                    Then::Conclude(mut execution) => execution.after_end().await,
-                    Then::GoOn(execution, entered) | Then::Run(execution, entered) => {
-                        drop(tokio::spawn(execution.run(entered)));
-                    }
-                    Then::Gone => {}
-                    Then::Queue => engine.queued(),
-                }
-                if alone && !task.state.is_terminal() {
-                    tracing::debug!(task = %task.id, "its parent has ended meanwhile");
-                    // Refused: it has ended by itself.
-                    let _ = engine.cancel(task.id).await;
-                }
+                follow(engine, &task, then).await;
                 Ok(Submitted { task, replayed: false })
             }
             Ok(WriteOutcome::Replayed(first)) => Ok(Submitted { task: Arc::new(*first), replayed: true }),
-            Ok(WriteOutcome::KeyConflict) => {
-                Err(Error::new(ErrorKind::Conflict, "the idempotency key was used for another request")
-                    .with_code("idempotency_conflict")
-                    .during("submit task"))
-            }
+            Ok(WriteOutcome::KeyConflict) => Err(key_conflict("submit task")),
             Ok(WriteOutcome::Stale) => {
                 Err(Error::new(ErrorKind::Internal, "the new task's id is taken").during("submit task"))
             }
@@ -222,4 +301,20 @@ async fn finish(engine: &Arc<Inner>, tasks: Vec<Prepared>, outcomes: Outcomes) -
         });
     }
     answers
+}
+
+/// What follows the commit of a new task.
+async fn follow(engine: &Arc<Inner>, task: &Arc<Task>, then: Then) {
+    if let Some(deadline) = task.deadline {
+        engine.due(deadline);
+    }
+    match then {
+        Then::Conclude(mut execution) => execution.after_end().await,
+        Then::GoOn(execution, entered) | Then::Run(execution, entered) => drop(tokio::spawn(execution.run(entered))),
+        Then::Gone => {}
+        Then::Queue => {
+            engine.queued.fetch_add(1, Ordering::SeqCst);
+            engine.queued_one();
+        }
+    }
 }

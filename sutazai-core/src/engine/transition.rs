@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Timestamp,
     payload::Payload,
-    task::{Event, EventKind, MAX_DELAY, NodeId, Progress, Revision, Task, TaskError, TaskId, TaskRequest, TaskState},
+    task::{
+        Event, EventKind, JournalMark, MAX_DELAY, NodeId, Progress, Revision, Task, TaskError, TaskId, TaskRequest,
+        TaskState, Wait, WaitReason,
+    },
 };
 
 /// A task whose execution is cut short so often without getting anywhere is given up with code `crash_loop`.
@@ -39,8 +42,46 @@ pub enum Command {
     Cancel,
     /// Its deadline has passed.
     Expire,
-    /// Its execution was cut short by the end of its process.
-    Recover,
+    /// Its execution was cut short by the end of its process, or its lease was lost.
+    Recover {
+        /// Entries that its journal holds.
+        journal: u64,
+    },
+    /// All it can do is wait: for a signal, a child, or the moment given.
+    Suspend {
+        /// For what, as events tell it.
+        reason: WaitReason,
+        /// The next timer, if there is one.
+        until: Option<Timestamp>,
+    },
+    /// It cannot go on before somebody has decided: the code does not fit the journal, or nobody knows whether an effect has happened.
+    Halt {
+        /// For what.
+        reason: WaitReason,
+        /// About what.
+        error: TaskError,
+    },
+    /// What it was halted for is decided, and it goes on.
+    Resume,
+    /// What it was halted for is decided, and it is given up.
+    Abandon {
+        /// Why.
+        error: TaskError,
+    },
+    /// It starts from the top with another input and an empty journal, by its own wish.
+    Continue {
+        /// The next input.
+        input: Payload,
+    },
+    /// A dead letter starts again.
+    Requeue {
+        /// Another input: the journal of the old one is archived.
+        input: Option<Payload>,
+        /// Another deadline; without one a deadline that has passed is dropped.
+        deadline: Option<Timestamp>,
+    },
+    /// A dead letter is given up for good.
+    Discard,
     /// Its worker gives it back unfinished, in an orderly shutdown; not counted as a recovery.
     Release,
 }
@@ -87,7 +128,13 @@ pub fn create(id: TaskId, agent: Arc<str>, version: Arc<str>, request: TaskReque
         finished_at: None,
         deadline: request.deadline,
         parent_id: request.parent_id,
+        detached: request.detached,
+        wait: None,
         due_at: now,
+        wakes: 0,
+        journal: JournalMark::default(),
+        webhook: request.webhook,
+        discarded: false,
         revision: Revision::default(),
         node: None,
     };
@@ -109,6 +156,9 @@ impl Transition {
     /// Applies one more command on top.
     pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<(), Refused> {
         use TaskState::{Assigned, Cancelled, Completed, Created, Running, Waiting};
+        if matches!(command, Command::Requeue { .. } | Command::Discard) {
+            return self.decide(command, now);
+        }
         let task = &mut self.task;
         if task.state.is_terminal() {
             return Err(Refused::Finished);
@@ -119,14 +169,16 @@ impl Transition {
                 if executing || task.due_at > now {
                     return Err(Refused::NotNow);
                 }
-                // A recovered task goes on with its attempt; a fresh one and one after a failed attempt begin the next.
-                if task.state == Waiting || task.attempt == 0 {
+                task.revision.epoch += 1;
+                // A recovered or suspended task goes on with its attempt; a fresh one and one after a failed attempt begin the next.
+                if task.wait == Some(Wait::Retry) || task.attempt == 0 {
                     task.attempt += 1;
+                    task.journal.attempt_epoch = task.revision.epoch;
                 }
                 task.state = Running;
+                task.wait = None;
                 task.started_at = Some(now);
                 task.node = Some(node.clone());
-                task.revision.epoch += 1;
                 let (epoch, attempt) = (task.revision.epoch, task.attempt);
                 self.append(EventKind::Assigned { node, epoch }, now);
                 self.append(EventKind::Running { attempt }, now);
@@ -153,6 +205,7 @@ impl Transition {
                 match retry {
                     Some(least) if task.attempt < task.retry.max_attempts => {
                         task.state = Waiting;
+                        task.wait = Some(Wait::Retry);
                         task.due_at = now.plus(task.retry.delay(task.attempt, random).max(least.min(MAX_DELAY)));
                         task.node = None;
                         task.revision.epoch += 1;
@@ -170,24 +223,114 @@ impl Transition {
             Command::Expire => {
                 self.fail(TaskError::new("deadline_exceeded", "the task's deadline has passed"), now);
             }
-            Command::Recover | Command::Release => {
+            Command::Recover { journal } => {
                 if !executing {
                     return Err(Refused::NotNow);
                 }
-                task.recoveries += u32::from(command == Command::Recover);
-                if command == Command::Recover && task.recoveries >= MAX_RECOVERIES {
-                    let message = format!("its execution was cut short {MAX_RECOVERIES} times without an outcome");
+                task.recoveries = if journal > task.journal.length { 1 } else { task.recoveries + 1 };
+                task.journal.length = journal.max(task.journal.length);
+                if task.recoveries >= MAX_RECOVERIES {
+                    let message =
+                        format!("its execution was cut short {MAX_RECOVERIES} times without getting anywhere");
                     self.fail(TaskError::new("crash_loop", message), now);
                 } else {
-                    task.state = Created;
-                    task.node = None;
-                    task.revision.epoch += 1;
-                    let recoveries = task.recoveries;
-                    self.append(EventKind::Recovered { recoveries }, now);
+                    self.give_back(now);
                 }
             }
+            Command::Release => {
+                if !executing {
+                    return Err(Refused::NotNow);
+                }
+                self.give_back(now);
+            }
+            Command::Suspend { reason, until } => {
+                if task.state != Running {
+                    return Err(Refused::NotNow);
+                }
+                task.wait = Some(Wait::Event);
+                task.due_at = until.unwrap_or(Timestamp::NEVER);
+                self.leave(Waiting, EventKind::Waiting { reason, until, error: None }, now);
+            }
+            Command::Halt { reason, error } => {
+                if task.state != Running {
+                    return Err(Refused::NotNow);
+                }
+                task.wait = Some(Wait::Decision);
+                task.due_at = Timestamp::NEVER;
+                task.error = Some(error.clone());
+                self.leave(Waiting, EventKind::Waiting { reason, until: None, error: Some(error) }, now);
+            }
+            Command::Resume => {
+                if task.wait != Some(Wait::Decision) {
+                    return Err(Refused::NotNow);
+                }
+                task.wait = Some(Wait::Event);
+                task.due_at = now;
+                task.error = None;
+                self.leave(Waiting, EventKind::Resolved {}, now);
+            }
+            Command::Abandon { error } => {
+                if task.wait != Some(Wait::Decision) {
+                    return Err(Refused::NotNow);
+                }
+                self.fail(error, now);
+            }
+            Command::Continue { input } => {
+                if task.state != Running {
+                    return Err(Refused::NotNow);
+                }
+                self.begin_anew(Some(input), now);
+                self.leave(Created, EventKind::Continued {}, now);
+            }
+            Command::Requeue { .. } | Command::Discard => return Err(Refused::NotNow),
         }
         Ok(())
+    }
+
+    /// What becomes of a dead letter.
+    fn decide(&mut self, command: Command, now: Timestamp) -> Result<(), Refused> {
+        if !self.task.is_dead_letter() {
+            return Err(Refused::NotNow);
+        }
+        if let Command::Requeue { input, deadline } = command {
+            let new_input = input.is_some();
+            self.begin_anew(input, now);
+            let task = &mut self.task;
+            task.started_at = None;
+            task.finished_at = None;
+            task.deadline = deadline.or(task.deadline.filter(|at| *at > now));
+            self.leave(TaskState::Created, EventKind::Requeued { new_input }, now);
+        } else {
+            self.task.discarded = true;
+            self.task.revision.epoch += 1;
+            self.append(EventKind::Discarded {}, now);
+        }
+        Ok(())
+    }
+
+    /// Back to the first attempt; another input begins another journal.
+    fn begin_anew(&mut self, input: Option<Payload>, now: Timestamp) {
+        let task = &mut self.task;
+        if let Some(input) = input {
+            task.input = input;
+            task.journal = JournalMark { era: task.journal.era + 1, ..JournalMark::default() };
+        }
+        (task.attempt, task.recoveries) = (0, 0);
+        (task.error, task.progress, task.output) = (None, None, None);
+        task.due_at = now;
+    }
+
+    fn give_back(&mut self, now: Timestamp) {
+        let recoveries = self.task.recoveries;
+        self.leave(TaskState::Created, EventKind::Recovered { recoveries }, now);
+    }
+
+    /// Whoever held it holds it no more.
+    fn leave(&mut self, state: TaskState, event: EventKind, now: Timestamp) {
+        self.task.state = state;
+        self.task.node = None;
+        self.task.revision.epoch += 1;
+        self.append(event, now);
     }
 
     fn fail(&mut self, error: TaskError, now: Timestamp) {
@@ -196,11 +339,9 @@ impl Transition {
     }
 
     fn end(&mut self, state: TaskState, event: EventKind, now: Timestamp) {
-        self.task.state = state;
         self.task.finished_at = Some(now);
-        self.task.node = None;
-        self.task.revision.epoch += 1;
-        self.append(event, now);
+        self.task.wait = None;
+        self.leave(state, event, now);
     }
 
     fn append(&mut self, kind: EventKind, at: Timestamp) {
@@ -214,7 +355,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::task::{RetryPolicy, TaskId};
+    use crate::task::{RetryPolicy, Summary, TaskId};
 
     fn task() -> Transition {
         let request =
@@ -234,8 +375,17 @@ mod tests {
             }),
             Just(Command::Cancel),
             Just(Command::Expire),
-            Just(Command::Recover),
+            (0u64..8).prop_map(|journal| Command::Recover { journal }),
             Just(Command::Release),
+            prop::option::of((0i64..90_000).prop_map(Timestamp::from_millis))
+                .prop_map(|until| Command::Suspend { reason: WaitReason::Timer, until }),
+            Just(Command::Halt { reason: WaitReason::NonDeterminism, error: TaskError::new("non_determinism", "m") }),
+            Just(Command::Resume),
+            Just(Command::Abandon { error: TaskError::new("given_up", "m") }),
+            Just(Command::Continue { input: Payload::null() }),
+            (any::<bool>(), prop::option::of((0i64..90_000).prop_map(Timestamp::from_millis)))
+                .prop_map(|(new, deadline)| Command::Requeue { input: new.then(Payload::null), deadline }),
+            Just(Command::Discard),
         ]
     }
 
@@ -249,14 +399,18 @@ mod tests {
                 now += pause;
                 let before = step.task.clone();
                 let claims = matches!(command, Command::Claim { .. });
+                let decides = matches!(command, Command::Requeue { .. } | Command::Discard);
                 match step.apply(command.clone(), Timestamp::from_millis(now)) {
                     Err(refused) => {
                         prop_assert_eq!(&step.task, &before, "a refused command changes nothing");
-                        prop_assert_eq!(refused == Refused::Finished, before.state.is_terminal());
+                        prop_assert_eq!(refused == Refused::Finished, before.state.is_terminal() && !decides);
                     }
                     Ok(()) => {
                         let after = &step.task;
-                        prop_assert!(!before.state.is_terminal(), "what has ended stays ended");
+                        prop_assert!(decides == before.state.is_terminal(), "what has ended stays ended unless it is a dead letter");
+                        prop_assert!(!decides || before.is_dead_letter());
+                        prop_assert_eq!(after.wait.is_some(), after.state == TaskState::Waiting);
+                        prop_assert!(after.journal.era >= before.journal.era);
                         prop_assert!(after.attempt <= after.retry.max_attempts);
                         prop_assert!(after.recoveries <= MAX_RECOVERIES);
                         prop_assert!(after.node.is_some() == (after.state == TaskState::Running));
@@ -271,8 +425,13 @@ mod tests {
             }
             let numbers: Vec<_> = step.events.iter().map(|event| event.seq).collect();
             prop_assert_eq!(numbers, (1..=step.task.revision.seq).collect::<Vec<_>>(), "events are numbered without gaps");
-            let ends = step.events.iter().filter(|event| event.kind.is_terminal()).count();
-            prop_assert_eq!(ends, usize::from(step.task.state.is_terminal()), "one terminal event");
+            // A generation ends once; a requeue begins the next.
+            let generations = step.events.split(|event| matches!(event.kind, EventKind::Requeued { .. }));
+            let ends: Vec<_> = generations.map(|events| events.iter().filter(|event| event.kind.is_terminal()).count()).collect();
+            let (last, others) = ends.split_last().unwrap();
+            prop_assert!(others.iter().all(|ends| *ends == 1), "one terminal event a generation");
+            prop_assert_eq!(*last, usize::from(step.task.state.is_terminal()));
+            prop_assert_eq!(Summary::of(&step.events).unwrap(), Summary::from(&step.task), "the fold of the events is the state");
         }
     }
 
@@ -283,7 +442,7 @@ mod tests {
         let at = |s: i64| Timestamp::from_millis(s * 60_000);
         for minute in 0..3 {
             step.apply(Command::Claim { node: node.clone() }, at(minute * 2)).unwrap();
-            step.apply(Command::Recover, at(minute * 2)).unwrap();
+            step.apply(Command::Recover { journal: 0 }, at(minute * 2)).unwrap();
             step.apply(Command::Claim { node: node.clone() }, at(minute * 2)).unwrap();
             assert_eq!(i64::from(step.task.attempt), minute + 1);
             let retry = Some(Duration::ZERO);

@@ -11,6 +11,7 @@ use super::{hub::Hub, inner::shut_down, observer::Observer};
 use crate::{
     error::{Error, Result},
     store::{TaskStore, TaskWrite, WriteOutcome},
+    task::{Event, Task},
 };
 
 /// Requests that may wait for the commit under way; beyond it, callers wait.
@@ -171,8 +172,18 @@ async fn which_are_stored(store: &dyn TaskStore, writes: &[TaskWrite]) -> Result
 /// Whether this very write is in the store, whatever came after it. Revisions do not tell: a cancel and a finish from one revision lead to the same next
 /// one. Events do, for they are only ever appended.
 pub(crate) async fn is_stored(store: &dyn TaskStore, write: &TaskWrite) -> Result<bool> {
-    let Some(first) = write.events().first() else { return Ok(false) };
-    Ok(store.events(write.task().id, first.seq - 1, write.events().len()).await? == write.events())
+    match write {
+        TaskWrite::Append { task, era, entries, .. } => {
+            let Some(first) = entries.first() else { return Ok(false) };
+            Ok(store.journal(*task, *era, first.index, entries.len()).await? == *entries)
+        }
+        // One that was told twice is better than one that was lost; who sends a key is told once.
+        TaskWrite::Signal { .. } => Ok(false),
+        TaskWrite::Insert { .. } | TaskWrite::Update { .. } => {
+            let Some(first) = write.events().first() else { return Ok(false) };
+            Ok(store.events(write.id(), first.seq - 1, write.events().len()).await? == write.events())
+        }
+    }
 }
 
 /// The error once more, for each caller of its group.
@@ -192,11 +203,25 @@ pub(crate) struct Announcer {
 
 impl Committed for Announcer {
     fn committed(&self, write: &TaskWrite) {
+        match write {
+            TaskWrite::Insert { task, events, .. } | TaskWrite::Update { task, events, .. } => {
+                self.changed(task, events)
+            }
+            TaskWrite::Append { children, .. } => {
+                children.iter().for_each(|child| self.changed(&child.task, &child.events))
+            }
+            TaskWrite::Signal { .. } => {}
+        }
+    }
+}
+
+impl Announcer {
+    pub(crate) fn changed(&self, task: &Arc<Task>, events: &[Event]) {
         // An observer is foreign code; a panic of it must not end the one writer.
-        let observe = || self.observer.task_changed(write.task(), write.events());
+        let observe = || self.observer.task_changed(task, events);
         if std::panic::catch_unwind(AssertUnwindSafe(observe)).is_err() {
             tracing::error!("the observer panicked; it has missed a change");
         }
-        self.hub.publish(write.task());
+        self.hub.publish(task);
     }
 }

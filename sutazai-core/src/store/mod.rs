@@ -4,6 +4,9 @@ mod task;
 mod vector;
 
 pub use self::{
-    task::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    task::{
+        Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+    },
     vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeId, Progress, TaskError, TaskId};
+use super::{NodeId, Progress, TaskError, TaskId, WaitReason};
 use crate::clock::Timestamp;
 
 /// One transition of one task. Payloads are not repeated here: they stand beside, in the task.
@@ -17,6 +17,15 @@ pub struct Event {
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+/// An event in the one order of its store, in which no reader ever sees a smaller number later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NumberedEvent {
+    /// Its place: grows strictly, with gaps. At most 2^53, so that every JSON reader can hold it.
+    pub number: u64,
+    /// The event.
+    pub event: Event,
 }
 
 /// What happened, with the details that this kind of event has.
@@ -60,9 +69,35 @@ pub enum EventKind {
     /// An execution was cut short (its process died or gave it back); another goes on, without spending an attempt.
     #[serde(rename = "task.recovered")]
     Recovered {
-        /// How often this has happened to the task.
+        /// How often this has happened to the task since its journal last grew.
         recoveries: u32,
     },
+    /// It waits, and holds no worker meanwhile.
+    #[serde(rename = "task.waiting")]
+    Waiting {
+        /// For what.
+        reason: WaitReason,
+        /// When it goes on at the latest, if a timer says so.
+        until: Option<Timestamp>,
+        /// For a decision: about what.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<TaskError>,
+    },
+    /// Somebody decided what the task waited for.
+    #[serde(rename = "task.resolved")]
+    Resolved {},
+    /// It starts again from the top with another input and an empty journal, by its own wish.
+    #[serde(rename = "task.continued")]
+    Continued {},
+    /// The dead letter starts again.
+    #[serde(rename = "task.requeued")]
+    Requeued {
+        /// Whether with another input.
+        new_input: bool,
+    },
+    /// The dead letter is given up for good.
+    #[serde(rename = "task.discarded")]
+    Discarded {},
     /// The task is done.
     #[serde(rename = "task.completed")]
     Completed {},
@@ -88,10 +123,21 @@ impl EventKind {
             Self::Progress(_) => "task.progress",
             Self::Retrying { .. } => "task.retrying",
             Self::Recovered { .. } => "task.recovered",
+            Self::Waiting { .. } => "task.waiting",
+            Self::Resolved {} => "task.resolved",
+            Self::Continued {} => "task.continued",
+            Self::Requeued { .. } => "task.requeued",
+            Self::Discarded {} => "task.discarded",
             Self::Completed {} => "task.completed",
             Self::Failed { .. } => "task.failed",
             Self::Cancelled {} => "task.cancelled",
         }
+    }
+
+    /// Whether nothing follows unless somebody asks for it: an end, or the discarding after one.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.is_terminal() || matches!(self, Self::Discarded {})
     }
 
     /// Whether this ends the task.

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
+
 /// A task's id: a UUIDv7, so ids sort by time of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -16,6 +18,14 @@ impl TaskId {
         let high = ((ticks >> 12) << 16) | 0x7000 | (ticks & 0x0fff);
         let low = (random & (u64::MAX >> 2)) | (1 << 63);
         Self(Uuid::from_u64_pair(high, low))
+    }
+
+    /// From a moment and bits that stand for what the id is derived from.
+    pub(crate) fn from_hash(at: Timestamp, hash: [u8; 32]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, ..] = hash;
+        let millis = u64::try_from(at.as_millis()).unwrap_or(0);
+        let counter = u64::from(u16::from_be_bytes([a, b]) & 0x0fff);
+        Self::from_ticks((millis << 12) | counter, u64::from_be_bytes([c, d, e, f, g, h, i, j]))
     }
 
     /// From 16 bytes, big end first, as stores keep it.

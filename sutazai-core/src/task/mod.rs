@@ -1,21 +1,29 @@
 //! A task: one durable unit of work, as every store keeps it and every API shows it.
 
 mod event;
+mod fold;
 mod id;
+mod journal;
 mod request;
 mod retry;
 mod state;
+mod version;
+mod wait;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    event::{Event, EventKind},
+    event::{Event, EventKind, NumberedEvent},
+    fold::Summary,
     id::{NodeId, TaskId},
+    journal::{Entry, EntryId, EntryKind, Failure, JournalMark, MAX_ENTRIES, MAX_OUTCOME, Outcome, Signal},
     request::{IdempotencyKey, Target, TaskRequest},
     retry::{MAX_DELAY, RetryPolicy},
     state::{Priority, TaskState},
+    version::version_line,
+    wait::{Wait, WaitReason},
 };
 use crate::{clock::Timestamp, payload::Payload};
 
@@ -52,7 +60,7 @@ pub struct Task {
     pub attempt: u32,
     /// How attempts are spaced and how many there are.
     pub retry: RetryPolicy,
-    /// How often its execution was cut short and taken up again.
+    /// How often its execution was cut short and taken up again since its journal last grew.
     pub recoveries: u32,
     /// What the agent last said about its progress.
     pub progress: Option<Progress>,
@@ -66,12 +74,45 @@ pub struct Task {
     pub deadline: Option<Timestamp>,
     /// The task whose agent called for this one.
     pub parent_id: Option<TaskId>,
-    /// Not to be claimed before: the end of a retry delay.
+    /// The task goes on when the one that called for it ends.
+    pub detached: bool,
+    /// What it waits for, while `waiting`.
+    pub wait: Option<Wait>,
+    /// Not to be claimed before: the end of a retry delay, the next timer. A wake-up draws it near; it is no part of what events tell.
     pub due_at: Timestamp,
+    /// How many signals and ends of children have come: kept by the store, and only read by the engine. A task that suspends itself without having seen them
+    /// all is due at once.
+    pub wakes: u64,
+    /// Where its journal stands.
+    pub journal: JournalMark,
+    /// Where its state changes are posted to.
+    pub webhook: Option<Arc<str>>,
+    /// A dead letter that nobody wants any more.
+    pub discarded: bool,
     /// Which writes still count.
     pub revision: Revision,
     /// Who executes it, while `assigned` or `running`.
     pub node: Option<NodeId>,
+}
+
+impl Task {
+    /// The queue it stands in: its agent and the line of versions that can go on with its journal, such as `coder@1`.
+    #[must_use]
+    pub fn queue(&self) -> String {
+        queue_name(&self.agent, version_line(&self.agent_version))
+    }
+
+    /// Whether it failed and nobody has decided yet what becomes of it.
+    #[must_use]
+    pub fn is_dead_letter(&self) -> bool {
+        self.state == TaskState::Failed && !self.discarded
+    }
+}
+
+/// The queue of the tasks of a line of an agent's versions; see [`version_line`].
+#[must_use]
+pub fn queue_name(agent: &str, line: &str) -> String {
+    format!("{agent}@{line}")
 }
 
 /// The fence around a task: a write states the revision it read and is refused if that is no longer current.

@@ -24,6 +24,17 @@ pub enum Target {
     Meaning,
 }
 
+impl Target {
+    /// What it is called in a journal.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Agent(name) => name.clone(),
+            Self::Capability(capability) => format!("capability:{capability}"),
+            Self::Meaning => "meaning".to_owned(),
+        }
+    }
+}
+
 /// A task to be: only the input is required, everything else has a default.
 #[derive(Clone, Debug)]
 pub struct TaskRequest {
@@ -45,6 +56,10 @@ pub struct TaskRequest {
     pub idempotency_key: Option<String>,
     /// The task whose agent asks for this one.
     pub parent_id: Option<TaskId>,
+    /// With a parent: go on when that ends.
+    pub detached: bool,
+    /// Post every state change to this URL. Who sends it decides which targets are allowed.
+    pub webhook: Option<Arc<str>>,
 }
 
 impl TaskRequest {
@@ -66,6 +81,8 @@ impl TaskRequest {
             tenant: DEFAULT_TENANT.into(),
             idempotency_key: None,
             parent_id: None,
+            detached: false,
+            webhook: None,
         }
     }
 
@@ -111,6 +128,13 @@ impl TaskRequest {
         self
     }
 
+    /// Sets the URL that state changes are posted to.
+    #[must_use]
+    pub fn webhook(mut self, url: impl Into<Arc<str>>) -> Self {
+        self.webhook = Some(url.into());
+        self
+    }
+
     /// Checks everything that needs no agent: limits of keys, labels, tenant and retries.
     pub fn check(&self) -> Result<()> {
         let mut faults = Vec::new();
@@ -148,9 +172,16 @@ impl TaskRequest {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
         let mut canonical: serde_json::Value = self.input.read()?;
         canonical.sort_all_objects(); // some feature of a dependency may keep maps in the order they came in
-        let body =
-            serde_json::to_vec(&(&self.target, canonical, self.priority, self.deadline, self.retry, &self.labels))
-                .map_err(|error| Error::invalid("the request cannot be written as JSON", Vec::new()).because(error))?;
+        let body = serde_json::to_vec(&(
+            &self.target,
+            canonical,
+            self.priority,
+            self.deadline,
+            self.retry,
+            &self.labels,
+            &self.webhook,
+        ))
+        .map_err(|error| Error::invalid("the request cannot be written as JSON", Vec::new()).because(error))?;
         Ok(Some(IdempotencyKey {
             tenant: Arc::clone(&self.tenant),
             key: key.as_str().into(),
@@ -159,7 +190,7 @@ impl TaskRequest {
     }
 }
 
-/// Makes one request one task however often it is sent.
+/// Makes one request one task, or one change, however often it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
     /// The scope of the key.
@@ -168,4 +199,14 @@ pub struct IdempotencyKey {
     pub key: Arc<str>,
     /// SHA-256 of the canonical JSON of the request: the same key with another one is a conflict.
     pub fingerprint: [u8; 32],
+}
+
+impl IdempotencyKey {
+    /// A key of a request to do `operation`, such as `POST /api/v1/tasks/…/cancel`, with this body.
+    pub fn new(tenant: impl Into<Arc<str>>, key: impl Into<Arc<str>>, operation: &str, body: &Payload) -> Result<Self> {
+        let mut canonical: serde_json::Value = body.read()?;
+        canonical.sort_all_objects();
+        let fingerprint = Sha256::digest(format!("{operation}\n{canonical}")).into();
+        Ok(Self { tenant: tenant.into(), key: key.into(), fingerprint })
+    }
 }

@@ -1,0 +1,164 @@
+//! Waiting that outlives the process: timers and signals.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Context;
+use crate::{
+    agent::AgentError,
+    clock::Timestamp,
+    engine::journal::{Begun, Draft},
+    payload::Payload,
+    task::{EntryKind, Outcome, WaitReason},
+};
+
+/// What a timer or a wait with a limit began with.
+#[derive(Serialize, Deserialize)]
+struct Until {
+    until: Option<Timestamp>,
+}
+
+/// How a wait for a signal ended.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Receipt {
+    /// It came, as this number of its name.
+    Came { signal: Payload, number: u64 },
+    /// It did not come in time.
+    TimedOut { timed_out: bool },
+}
+
+impl Context {
+    /// Waits for `duration`, durably: the task holds no thread and no slot meanwhile, and a restart changes nothing.
+    pub async fn sleep(&self, duration: Duration) {
+        let journal = self.journal();
+        let (id, begun) = journal.begin(self.path(), EntryKind::Timer, "sleep").await;
+        let until = match begun {
+            Begun::Recorded(_) => {
+                journal.outcome(&id).await;
+                return;
+            }
+            Begun::Open(_, payload) => payload.read().ok().and_then(|Until { until }| until).unwrap_or_default(),
+            Begun::New => {
+                let until = self.time().plus(duration);
+                let open = Outcome::Open(payload(&Until { until: Some(until) }));
+                self.record(Draft {
+                    id: id.clone(),
+                    kind: EntryKind::Timer,
+                    outcome: open,
+                    at: self.time(),
+                    child: None,
+                })
+                .await;
+                until
+            }
+        };
+        if self.time() < until {
+            let slot = self.control().wait();
+            let waits = journal.wait(WaitReason::Timer, Some(until));
+            self.until(until).await;
+            drop(waits);
+            let _live = journal.live();
+            slot.over().await;
+        }
+        self.record(Draft {
+            id,
+            kind: EntryKind::Timer,
+            outcome: Outcome::Done(Payload::null()),
+            at: self.time(),
+            child: None,
+        })
+        .await;
+    }
+
+    /// Waits for the next signal called `name`, durably; `None` if it does not come within `limit`.
+    ///
+    /// A signal that came before is kept and received at once. Several signals of one name are received in the order in which they came. One whose payload is no
+    /// `T` is received all the same, and an error; so is the waiting for people: an approval is a signal.
+    pub async fn wait_for<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        limit: Option<Duration>,
+    ) -> Result<Option<T>, AgentError> {
+        let journal = self.journal();
+        let (id, begun) = journal.begin(self.path(), EntryKind::Signal, name).await;
+        let until = match begun {
+            Begun::Recorded(_) => return read(self.recorded(EntryKind::Signal, &id).await?),
+            Begun::Open(_, payload) => payload.read().ok().and_then(|Until { until }| until),
+            Begun::New => {
+                let until = limit.map(|limit| self.time().plus(limit));
+                let open = Outcome::Open(payload(&Until { until }));
+                self.record(Draft {
+                    id: id.clone(),
+                    kind: EntryKind::Signal,
+                    outcome: open,
+                    at: self.time(),
+                    child: None,
+                })
+                .await;
+                until
+            }
+        };
+        let number = journal.take_signal_number(name);
+        let receipt = self.receive(name, number, until).await?;
+        if matches!(receipt, Receipt::TimedOut { .. }) {
+            journal.give_signal_number_back(name, number);
+        }
+        let outcome = Outcome::Done(payload(&receipt));
+        self.record(Draft { id, kind: EntryKind::Signal, outcome, at: self.time(), child: None }).await;
+        read(receipt)
+    }
+
+    async fn receive(&self, name: &str, number: u64, until: Option<Timestamp>) -> Result<Receipt, AgentError> {
+        let mut slot = None;
+        let receipt = loop {
+            let poked = self.control().poked();
+            tokio::pin!(poked);
+            poked.as_mut().enable(); // before the look, so that a signal right after it is not missed
+            let mut found = self.0.engine.store.signals(self.id(), name, number, 1).await?;
+            if let Some(signal) = found.pop() {
+                break Receipt::Came { signal: signal.payload, number };
+            }
+            if until.is_some_and(|until| until <= self.time()) {
+                break Receipt::TimedOut { timed_out: true };
+            }
+            slot.get_or_insert_with(|| self.control().wait());
+            let _waits = self.journal().wait(WaitReason::Signal, until);
+            tokio::select! {
+                biased;
+                () = poked => {}
+                () = async { match until { Some(until) => self.until(until).await, None => std::future::pending().await } } => {}
+            }
+        };
+        let _live = self.journal().live();
+        if let Some(slot) = slot {
+            slot.over().await;
+        }
+        Ok(receipt)
+    }
+
+    /// Returns at `until` by the engine's clock, which may jump: it is asked again now and then.
+    async fn until(&self, until: Timestamp) {
+        const LOOK: Duration = Duration::from_secs(60);
+        loop {
+            let left = self.time().until(until);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(receipt: Receipt) -> Result<Option<T>, AgentError> {
+    match receipt {
+        Receipt::Came { signal, .. } => Ok(Some(signal.read()?)),
+        Receipt::TimedOut { .. } => Ok(None),
+    }
+}
+
+/// Plain data of this file: JSON holds it.
+fn payload(value: &impl Serialize) -> Payload {
+    Payload::of(value).unwrap_or_else(|_| Payload::null())
+}

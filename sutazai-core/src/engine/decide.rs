@@ -1,0 +1,277 @@
+//! What people and programs decide about a task from outside: tell it something, bring a dead letter back or give it up, settle an effect whose outcome is
+//! unknown, fork.
+
+use std::sync::Arc;
+
+use super::{
+    inner::{Changed, Inner, key_conflict},
+    submit::{self, Submitted},
+    transition::{Command, Refused, Transition, apply},
+};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Fault, Result},
+    payload::Payload,
+    store::{JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
+    task::{
+        Entry, EntryId, EntryKind, Failure, IdempotencyKey, Outcome, Signal, Target, Task, TaskError, TaskId,
+        TaskRequest, Wait,
+    },
+};
+
+/// What a dead letter starts again with.
+#[derive(Clone, Debug, Default)]
+pub struct Requeue {
+    /// Another input; the journal of the old one is archived. Without one the journal's successes count.
+    pub input: Option<Payload>,
+    /// Another deadline. Without one, a deadline that has passed is dropped.
+    pub deadline: Option<Timestamp>,
+}
+
+/// What somebody found out about a destructive effect that was cut short, or decides about a task whose code no longer fits its journal.
+#[derive(Clone, Debug)]
+pub enum Resolution {
+    /// It happened, with this outcome.
+    Outcome(Payload),
+    /// It did not happen: it is tried again.
+    Retry,
+    /// It counts as failed.
+    Fail(String),
+}
+
+/// Tells a task something; true if the key had been used for it before.
+pub(crate) async fn signal(
+    engine: &Arc<Inner>,
+    id: TaskId,
+    name: &str,
+    payload: Payload,
+    key: Option<IdempotencyKey>,
+) -> Result<bool> {
+    if !(1..=255).contains(&name.len()) {
+        return Err(Error::invalid(
+            "the signal's name is wrong",
+            vec![Fault::new("/name", "a name has 1 to 255 bytes")],
+        ));
+    }
+    if payload.as_str().len() > crate::task::MAX_OUTCOME {
+        let message = format!(
+            "a signal has at most {} bytes of JSON, this one {}",
+            crate::task::MAX_OUTCOME,
+            payload.as_str().len()
+        );
+        return Err(Error::invalid("the signal is too large", vec![Fault::new("", message)]));
+    }
+    let signal = Signal { name: name.to_owned(), payload, at: engine.clock.now() };
+    match engine.writer.write(TaskWrite::Signal { task: id, signal, key }).await? {
+        WriteOutcome::Applied => {
+            if engine.executions.contains(id) {
+                engine.executions.poke(id);
+            } else {
+                engine.runnable.notify_one();
+            }
+            Ok(false)
+        }
+        WriteOutcome::Replayed(_) => Ok(true),
+        WriteOutcome::KeyConflict => Err(key_conflict("signal task")),
+        WriteOutcome::Stale => {
+            engine.load(id).await?;
+            Err(finished("signal task", id))
+        }
+    }
+}
+
+fn finished(operation: &'static str, id: TaskId) -> Error {
+    Error::new(ErrorKind::Conflict, "the task has ended already").with_code("task_finished").during(operation).about(id)
+}
+
+fn not_a_dead_letter(id: TaskId) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the task did not fail, or was requeued or discarded already; `tasks dead list` shows those that can be",
+    )
+    .with_code("not_a_dead_letter")
+    .during("decide about task")
+    .about(id)
+}
+
+/// Starts a dead letter again.
+pub(crate) async fn requeue(
+    engine: &Arc<Inner>,
+    id: TaskId,
+    how: &Requeue,
+    key: Option<IdempotencyKey>,
+) -> Result<Changed> {
+    if engine.is_closing() {
+        return Err(super::inner::shut_down());
+    }
+    let changed = engine.change_with(id, key, |task| {
+        let checked = match (&how.input, engine.catalogue.get(&task.agent)) {
+            (Some(input), Some(registered)) => submit::check_input(registered, input),
+            _ => Ok(()),
+        };
+        let command = Command::Requeue { input: how.input.clone(), deadline: how.deadline };
+        let step = apply(task, command, engine.clock.now());
+        // Whether it can be requeued comes first: the fields of a task that cannot matter to nobody.
+        std::future::ready(match (step, checked) {
+            (Err(refused), _) => Ok(Err(refused)),
+            (Ok(_), Err(error)) => Err(error),
+            (Ok(step), Ok(())) => Ok(Ok((step, Vec::new()))),
+        })
+    });
+    let changed = changed.await?.map_err(|_| not_a_dead_letter(id))?;
+    if let Some(deadline) = changed.task.deadline {
+        engine.due(deadline);
+    }
+    Ok(changed)
+}
+
+/// Gives a dead letter up for good.
+pub(crate) async fn discard(engine: &Arc<Inner>, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
+    let changed = engine.change_with(id, key, |task| {
+        let step = apply(task, Command::Discard, engine.clock.now());
+        std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
+    });
+    changed.await?.map_err(|_| not_a_dead_letter(id))
+}
+
+/// Starts all dead letters again that fit the query; how many.
+pub(crate) async fn requeue_all(engine: &Arc<Inner>, mut query: TaskQuery) -> Result<u64> {
+    query.dead_letters = true;
+    query.limit = 200;
+    let mut count = 0;
+    loop {
+        let page = engine.store.list(&query).await?;
+        for task in &page.items {
+            match requeue(engine, task.id, &Requeue::default(), None).await {
+                Ok(_) => count += 1,
+                Err(error) if error.code() == "not_a_dead_letter" => {} // somebody else was faster
+                Err(error) => return Err(error),
+            }
+        }
+        query.before = page.items.last().map(|task| task.id);
+        if !page.more {
+            return Ok(count);
+        }
+    }
+}
+
+/// Settles what a task waits for a decision about. `index` is the entry of its journal.
+pub(crate) async fn resolve(
+    engine: &Arc<Inner>,
+    id: TaskId,
+    index: u64,
+    resolution: &Resolution,
+    key: Option<IdempotencyKey>,
+) -> Result<Changed> {
+    let changed = engine.change_with(id, key, |task| make_resolution(engine, task.clone(), index, resolution.clone()));
+    changed.await?.map_err(|_| {
+        Error::new(ErrorKind::Conflict, "the task does not wait for a decision")
+            .with_code("nothing_to_resolve")
+            .during("resolve")
+            .about(id)
+    })
+}
+
+async fn make_resolution(
+    engine: &Arc<Inner>,
+    task: Task,
+    index: u64,
+    resolution: Resolution,
+) -> Result<Result<(Transition, Vec<Entry>), Refused>> {
+    let now = engine.clock.now();
+    if task.wait != Some(Wait::Decision) {
+        return Ok(Err(Refused::NotNow));
+    }
+    if task.error.as_ref().is_some_and(|error| error.code == "non_determinism") {
+        let command = match resolution {
+            Resolution::Retry => Command::Resume,
+            Resolution::Fail(why) => Command::Abandon { error: TaskError::new("non_determinism", why) },
+            Resolution::Outcome(_) => {
+                let message = "the task waits for code that fits its journal: deploy it and resolve with a retry, or fail or fork the task";
+                return Err(Error::invalid("an outcome settles nothing here", vec![Fault::new("/outcome", message)]));
+            }
+        };
+        return Ok(apply(&task, command, now).map(|step| (step, Vec::new())));
+    }
+    let entries = whole_journal(engine, &task).await?;
+    let open = entries.get(usize::try_from(index).unwrap_or(usize::MAX)).filter(|entry| {
+        let settled = |later: &Entry| later.index > entry.index && later.id == entry.id;
+        matches!(entry.outcome, Outcome::Open(_))
+            && matches!(entry.kind, EntryKind::Step | EntryKind::Call)
+            && !entries.iter().any(settled)
+    });
+    let Some(open) = open else {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "this entry is no effect whose outcome is unknown; the task's error names it",
+        )
+        .with_code("entry_not_found")
+        .during("resolve")
+        .about(format!("{}/{index}", task.id)));
+    };
+    let outcome = match resolution {
+        Resolution::Outcome(payload) => Outcome::Done(payload),
+        Resolution::Retry => Outcome::Retracted,
+        Resolution::Fail(why) => {
+            Outcome::Failed(Failure { error: TaskError::new("effect_failed", why), temporary: false })
+        }
+    };
+    let next = entries.last().map_or(0, |entry| entry.index + 1);
+    Ok(apply(&task, Command::Resume, now).map(|step| {
+        let epoch = step.task.revision.epoch;
+        let entry = Entry { index: next, id: EntryId::clone(&open.id), kind: open.kind, outcome, epoch, at: now };
+        (step, vec![entry])
+    }))
+}
+
+/// A task's whole current journal.
+pub(crate) async fn whole_journal(engine: &Inner, task: &Task) -> Result<Vec<Entry>> {
+    const PAGE: usize = 1_000;
+    let mut entries = Vec::new();
+    loop {
+        let mut page = engine.store.journal(task.id, task.journal.era, entries.len() as u64, PAGE).await?;
+        let full = page.len() == PAGE;
+        entries.append(&mut page);
+        if !full {
+            return Ok(entries);
+        }
+    }
+}
+
+/// A new task of the same agent whose journal begins with what another one recorded before `from`.
+pub(crate) async fn fork(
+    engine: &Arc<Inner>,
+    id: TaskId,
+    from: u64,
+    input: Option<Payload>,
+    key: Option<IdempotencyKey>,
+) -> Result<Submitted> {
+    let task = engine.load(id).await?;
+    let length = match engine.store.journal(id, task.journal.era, from, 1).await?.first() {
+        Some(_) => from,
+        None if from == 0 => 0,
+        None => {
+            let length = whole_journal(engine, &task).await?.len() as u64;
+            if from > length {
+                let message = format!("{from} is beyond the journal's end; allowed are 0 to {length}");
+                return Err(Error::invalid("there is no such entry", vec![Fault::new("/from", message)]));
+            }
+            from
+        }
+    };
+    let request = TaskRequest {
+        target: Target::Agent(task.agent.to_string()),
+        input: input.unwrap_or_else(|| task.input.clone()),
+        priority: task.priority,
+        deadline: task.deadline.filter(|at| *at > engine.clock.now()),
+        retry: task.retry,
+        labels: task.labels.clone(),
+        tenant: Arc::clone(&task.tenant),
+        idempotency_key: None,
+        parent_id: None,
+        detached: false,
+        webhook: task.webhook.clone(),
+    };
+    let journal = JournalCopy { from: id, era: task.journal.era, before: length };
+    submit::fork(engine, request, journal, Arc::clone(&task.agent_version), key).await
+}
