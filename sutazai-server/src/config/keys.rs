@@ -51,6 +51,8 @@ pub enum Kind {
     Choice(&'static [&'static str], &'static [&'static str]),
     /// The name of the embedded store, or the URL of one that does not exist yet; may hold a password.
     Store,
+    /// A text that is never shown.
+    Secret,
     /// A setting of a part that does not exist yet: reported and ignored. It may hold a secret.
     NotBuilt,
 }
@@ -66,7 +68,7 @@ pub enum Group {
     Documents,
     /// Those that serve: `serve`, `quickstart`.
     Serving,
-    /// None: there is only a variable and a key, since nothing reads it yet.
+    /// None: there is only a variable and a key, since nothing reads it yet, or since every process sees what is on a command line.
     Nowhere,
 }
 
@@ -118,15 +120,15 @@ impl Key {
     /// Whether its value may hold a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Store | Kind::NotBuilt)
+        matches!(self.kind, Kind::Store | Kind::Secret | Kind::NotBuilt)
     }
 }
 
 /// What all our variables begin with.
 pub const PREFIX: &str = "SUTAZAI_";
 
-use Group::{Documents, Everywhere, Models, Serving};
-use Kind::{Address, Choice, Filter, Flag, Integer, List, Number, Path, Store, Text, Url};
+use Group::{Documents, Everywhere, Models, Nowhere, Serving};
+use Kind::{Address, Choice, Filter, Flag, Integer, List, Number, Path, Secret, Store, Text, Url};
 
 /// Every setting there is.
 #[rustfmt::skip]
@@ -149,6 +151,8 @@ pub static KEYS: &[Key] = &[
     Key::new("dev_agents", Flag, "false", Serving, "Add the dev.* agents for smoke and load tests"),
     Key::new("agent_name", Text, "", Serving, "What this server calls itself in its log").also("AGENT_NAME"),
     Key::new("prometheus_namespace", Text, "sutazai", Serving, "What the names of metrics begin with").also("PROMETHEUS_NAMESPACE"),
+    Key::new("webhook_secret", Secret, "", Nowhere, "Signs what webhooks are sent; without it no task may have one"),
+    Key::new("webhook_allow_private", Flag, "false", Serving, "Let webhooks call private and loopback addresses"),
     Key::new("vector_provider", Choice(&["usearch", "memory"], &["qdrant", "chroma", "chromadb", "faiss", "pgvector", "neo4j"]), "usearch", Models,
         "The vector index: usearch (on disk) or memory").also("VECTOR_PROVIDER"),
 
@@ -164,8 +168,6 @@ pub static KEYS: &[Key] = &[
     Key::not_built("neo4j_uri", "Neo4j, as a graph").also("NEO4J_URI"),
     Key::not_built("queue_max", "a limit of queued tasks"),
     Key::not_built("lease_ms", "leases between servers"),
-    Key::not_built("webhook_secret", "webhooks"),
-    Key::not_built("webhook_allow_private", "webhooks"),
 ];
 
 /// The key called `name`.

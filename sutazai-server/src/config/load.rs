@@ -226,6 +226,7 @@ fn default_of(key: &Key) -> Option<String> {
 /// The value as it may be shown: nothing of a secret, no password of a URL.
 fn masked(key: &Key, text: &str) -> String {
     match text.split_once("://") {
+        _ if key.kind == Kind::Secret => "***".into(),
         Some((scheme, _)) if key.is_secret() => format!("{scheme}://***"),
         None if key.is_secret() && key.default != text => "***".into(),
         _ if key.kind == Kind::Url => masked_url(text),

@@ -37,6 +37,8 @@ pub struct Settings {
     pub dev_agents: bool,
     pub agent_name: Option<String>,
     pub prometheus_namespace: String,
+    pub webhook_secret: Option<SecretString>,
+    pub webhook_allow_private: bool,
     pub vector_provider: VectorProvider,
     pub ollama_base_url: Option<String>,
     pub model_id: String,

@@ -54,7 +54,8 @@ fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
         ("allowed_hosts", "a, b,"),
         ("docs_roots", "/x"),
     ];
-    let found = with(&values, &[("OLLAMA_BASE_URL", "http://h:1")]).unwrap();
+    let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s")];
+    let found = with(&values, &variables).unwrap();
     let built: Vec<_> = KEYS.iter().filter(|key| key.kind != Kind::NotBuilt && key.name != "config").collect();
     assert_eq!(found.entries.len(), built.len());
     assert_eq!(found.settings.allowed_hosts, ["a", "b"]);
@@ -132,6 +133,17 @@ fn passwords_are_not_shown() {
     assert_eq!(masked(key, "http://host:1/a"), "http://host:1/a");
     assert_eq!(masked(find("store").unwrap(), "postgres://u:p@h/d"), "postgres://***");
     assert_eq!(masked(find("store").unwrap(), "sqlite"), "sqlite");
+    assert_eq!(masked(find("webhook_secret").unwrap(), "whsec://a"), "***");
+}
+
+#[test]
+fn a_secret_is_read_and_never_shown() {
+    let found = with(&[], &[("SUTAZAI_WEBHOOK_SECRET", "whsec"), ("SUTAZAI_WEBHOOK_ALLOW_PRIVATE", "true")]).unwrap();
+    assert_eq!(found.settings.webhook_secret.as_ref().unwrap().expose_secret(), "whsec");
+    assert!(found.settings.webhook_allow_private && !format!("{found:?}").contains("whsec"));
+    let found = with(&[], &[("SUTAZAI_WEBHOOK_SECRET", "")]).unwrap();
+    assert!(found.settings.webhook_secret.is_none() && !found.settings.webhook_allow_private);
+    assert!(with(&[], &[("SUTAZAI_WEBHOOK_SECRET", " ")]).unwrap_err().to_string().contains("not empty"));
 }
 
 #[test]
