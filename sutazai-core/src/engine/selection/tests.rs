@@ -1,6 +1,7 @@
 //! Against a chooser that reads everything, over drawn stores; and the promises one by one, over many claims.
 
 mod model;
+mod reading;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -307,38 +308,6 @@ fn the_lowest_priority_runs_in_nine_minutes_under_constant_load_of_the_highest()
         let ran = ran.unwrap();
         assert!((540..=551).contains(&ran), "ran after {ran} s");
     }
-}
-
-#[test]
-fn about_as_many_rows_are_read_as_are_granted() {
-    let mut uneven = Store::default();
-    for n in 0..40_000_i64 {
-        // Tenant n has a part of all that shrinks with n; half of it is old.
-        let tenant = format!("tenant-{:04}", (n * n) % 1_999 % 1_000);
-        uneven.add(QUEUES[usize::try_from(n % 4).unwrap()], 5, &tenant, NOW - (n % 2) * 200_000 - n % 7);
-    }
-    for limit in [1, 64, 500] {
-        let claimed = uneven.clone().claim(&mut unlimited(&QUEUES), NOW, limit);
-        assert_eq!(claimed.taken.len(), limit);
-        assert!(claimed.rows <= 2 * limit, "{} rows for {limit}", claimed.rows);
-        assert!(claimed.rounds <= 8, "{} rounds for {limit}", claimed.rounds);
-    }
-    // One tenant with one sub-queue: exactly, at once, whatever its age.
-    let mut plain = Store::default();
-    for n in 0..10_000 {
-        plain.add("free@1", 5, "default", NOW - n * 100);
-    }
-    let claimed = plain.clone().claim(&mut unlimited(&QUEUES), NOW, 512);
-    assert_eq!((claimed.taken.len(), claimed.rows, claimed.rounds), (512, 512, 1));
-    // Many sub-queues of one tenant, one of which has all that is old.
-    let mut policy = unlimited(&QUEUES);
-    for n in 0..1_000 {
-        let queue = format!("agent-{n}@1");
-        plain.add(&queue, 5, "default", NOW - n % 7);
-        limit(&mut policy, &queue, None, None);
-    }
-    let claimed = plain.claim(&mut policy, NOW, 512);
-    assert!(claimed.rows <= 3 * 512 && claimed.rounds <= 12, "{} rows, {} rounds", claimed.rows, claimed.rounds);
 }
 
 #[test]

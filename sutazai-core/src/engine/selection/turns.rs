@@ -163,7 +163,7 @@ impl Selection {
     }
 
     /// Asks for the first `wanted` tasks of a tenant, as far as they are not read: in equal parts of its sub-queues that
-    /// may have them, and twice as much as before of one that had all it was asked for.
+    /// may have them, and twice as much as before of one that had all it was asked for and has been picked empty.
     fn ask(&mut self, turns: &Turns, tenant: usize, wanted: usize, planned: &mut [usize], asks: &mut Vec<Asked>) {
         let mut line: Vec<(Place, Option<usize>)> = Vec::new();
         for &Reverse((_, index)) in &turns.lanes[tenant] {
@@ -178,11 +178,14 @@ impl Selection {
         }
         line.sort_unstable();
         line.truncate(wanted);
-        let unread: Vec<usize> = line.iter().filter_map(|&(_, lane)| lane).collect();
+        let unread: Vec<(usize, usize)> =
+            line.iter().enumerate().filter_map(|(before, &(_, lane))| Some((before, lane?))).collect();
         let missing = wanted - (line.len() - unread.len());
-        for &index in &unread {
+        for &(before, index) in &unread {
             let (room, limits) = (self.room(&self.lanes[index]), self.lanes[index].limits);
-            let share = missing.div_ceil(unread.len()).max((2 * self.lanes[index].asked).min(missing));
+            let again = if self.lanes[index].first().is_none() { 2 * self.lanes[index].asked } else { 0 };
+            // No more than could be among the first, whatever the others have.
+            let share = missing.div_ceil(unread.len()).max(again).min(wanted - before);
             let limit = match limits {
                 Some(limits) => share.min(room.saturating_sub(planned[limits.agent])),
                 None => share.min(room),
