@@ -28,18 +28,27 @@ async fn the_stored_format_is_the_one_that_was_released() {
     let node = NodeId::new("node-1");
     step.apply(Command::Claim { node: node.clone() }, at(1)).unwrap();
     step.apply(Command::Report(Progress { fraction: Some(0.25), message: "a quarter".into() }), at(2)).unwrap();
-    step.apply(Command::Recover, at(3)).unwrap();
+    step.apply(Command::Recover { journal: 0 }, at(3)).unwrap();
     step.apply(Command::Claim { node: node.clone() }, at(4)).unwrap();
     let error = TaskError::new("agent_failed", "not yet");
     step.apply(Command::Fail { error, retry: Some(Duration::from_millis(500)), random: 0 }, at(5)).unwrap();
     let key = IdempotencyKey { tenant: "default".into(), key: "order-1".into(), fingerprint: [3; 32] };
     let events = std::mem::take(&mut step.events);
     let expected = step.task.revision;
-    let insert = TaskWrite::Insert { task: Arc::new(step.task.clone()), events, key: Some(key) };
+    let insert = TaskWrite::Insert { task: Arc::new(step.task.clone()), events, key: Some(key), journal: None };
     store.write(&[insert]).await.unwrap();
     step.apply(Command::Claim { node }, at(600)).unwrap();
     step.apply(Command::Complete { output: Payload::from_text("[1.0]").unwrap() }, at(601)).unwrap();
-    store.write(&[TaskWrite::Update { task: Arc::new(step.task), expected, events: step.events }]).await.unwrap();
+    store
+        .write(&[TaskWrite::Update {
+            task: Arc::new(step.task),
+            expected,
+            events: step.events,
+            entries: Vec::new(),
+            key: None,
+        }])
+        .await
+        .unwrap();
     store.close().await.unwrap();
 
     let mut text = String::new();

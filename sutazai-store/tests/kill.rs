@@ -12,7 +12,7 @@ use std::{
 use sutazai_core::{
     Payload,
     clock::{Clock, SystemClock},
-    engine::{self, Command, Transition},
+    engine::{self, ClaimPolicy, Command, QueueRule, Transition},
     store::{Claim, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{NodeId, TaskId, TaskRequest, TaskState},
 };
@@ -45,15 +45,21 @@ fn writer_process() {
             }
             let writes: Vec<_> = steps
                 .into_iter()
-                .map(|step| TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None })
+                .map(|step| TaskWrite::Insert {
+                    task: Arc::new(step.task),
+                    events: step.events,
+                    key: None,
+                    journal: None,
+                })
                 .collect();
             let outcomes = store.write(&writes).await.unwrap();
             assert_eq!(outcomes, vec![WriteOutcome::Applied; BATCH]);
             writeln!(out, "batch {batch}").unwrap();
             out.flush().unwrap();
-            let claim =
-                Claim { node: NodeId::new("n"), agents: ["echo".into()].into(), now: SystemClock.now(), limit: 2 };
-            for task in store.claim(&claim).await.unwrap() {
+            let rule = QueueRule { agent: "echo".into(), concurrency: None, rate: None };
+            let policy = ClaimPolicy { queues: [("echo@1".into(), rule)].into(), ..ClaimPolicy::default() };
+            let claim = Claim { node: NodeId::new("n"), policy, now: SystemClock.now(), limit: 2 };
+            for task in store.claim(&claim).await.unwrap().tasks {
                 writeln!(out, "held {}", task.id).unwrap();
             }
             out.flush().unwrap();

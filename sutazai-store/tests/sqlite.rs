@@ -16,7 +16,7 @@ use sutazai_core::{
     ErrorKind, Payload,
     clock::Timestamp,
     conformance,
-    engine::{self, Command, Transition},
+    engine::{self, ClaimPolicy, Command, QueueRule, Transition},
     store::{Claim, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{IdempotencyKey, NodeId, Revision, TaskId, TaskRequest},
 };
@@ -63,7 +63,7 @@ fn created(input: &Payload) -> Transition {
 }
 
 fn insert(step: Transition) -> TaskWrite {
-    TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None }
+    TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None, journal: None }
 }
 
 fn finished(mut step: Transition) -> Transition {
@@ -73,7 +73,9 @@ fn finished(mut step: Transition) -> Transition {
 }
 
 fn claim(limit: usize) -> Claim {
-    Claim { node: NodeId::new("n"), agents: ["echo".into()].into(), now: NOW, limit }
+    let rule = QueueRule { agent: "echo".into(), concurrency: None, rate: None };
+    let policy = ClaimPolicy { queues: [("echo@1".into(), rule)].into(), ..ClaimPolicy::default() };
+    Claim { node: NodeId::new("n"), policy, now: NOW, limit }
 }
 
 #[tokio::test]
@@ -251,7 +253,7 @@ async fn a_full_disk_is_temporary_and_harms_nothing() {
         match store.write(std::slice::from_ref(&write)).await {
             Ok(outcomes) => {
                 assert_eq!(outcomes, [WriteOutcome::Applied]);
-                stored.push(write.task().id);
+                stored.push(write.id());
             }
             Err(error) => break error,
         }
@@ -269,7 +271,7 @@ async fn a_full_disk_is_temporary_and_harms_nothing() {
     cleaner.execute("DELETE FROM tasks").await.unwrap();
     cleaner.close().await.unwrap();
     assert_eq!(store.write(&[insert(created(&payload))]).await.unwrap(), [WriteOutcome::Applied]);
-    assert_eq!(store.claim(&claim(10)).await.unwrap().len(), 1);
+    assert_eq!(store.claim(&claim(10)).await.unwrap().tasks.len(), 1);
     store.close().await.unwrap();
 }
 
@@ -301,7 +303,7 @@ async fn a_caller_that_leaves_leaves_no_transaction() {
         }
         let next = insert(created(&payload));
         assert_eq!(store.write(std::slice::from_ref(&next)).await.unwrap(), [WriteOutcome::Applied]);
-        let ids: Vec<_> = batch.iter().take(20).map(|write| write.task().id).collect();
+        let ids: Vec<_> = batch.iter().take(20).map(|write| write.id()).collect();
         let found = store.load(&ids).await.unwrap().into_iter().flatten().count();
         assert!(found == 0 || found == 20, "a batch is stored as a whole or not at all: {found}");
         // Nobody holds the file, so that others can write.
@@ -324,7 +326,7 @@ async fn two_stores_on_one_file_share_the_work() {
     loop {
         let (claim, other) = (claim(3), Claim { node: NodeId::new("m"), ..claim(4) });
         let (a, b) = tokio::join!(first.claim(&claim), second.claim(&other));
-        let tasks: Vec<_> = a.unwrap().into_iter().chain(b.unwrap()).collect();
+        let tasks: Vec<_> = a.unwrap().tasks.into_iter().chain(b.unwrap().tasks).collect();
         if tasks.is_empty() {
             break;
         }
@@ -334,7 +336,7 @@ async fn two_stores_on_one_file_share_the_work() {
     let key = IdempotencyKey { tenant: "default".into(), key: "k".into(), fingerprint: [1; 32] };
     let keyed = || {
         let step = created(&Payload::null());
-        [TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key.clone()) }]
+        [TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key.clone()), journal: None }]
     };
     let (ours, theirs) = (keyed(), keyed());
     let (a, b) = tokio::join!(first.write(&ours), second.write(&theirs));
@@ -376,7 +378,7 @@ async fn keys_are_forgotten_a_day_after_the_end() {
         let step = engine::create(TaskId::from_bytes(bytes), "echo".into(), "1.0.0".into(), request, NOW);
         let step = if done { finished(step) } else { step };
         let key = IdempotencyKey { tenant: "default".into(), key: key.into(), fingerprint: [1; 32] };
-        TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key) }
+        TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key), journal: None }
     };
     let (ended, living) = (keyed("a", true), keyed("b", false));
     store.write(&[ended.clone(), living.clone()]).await.unwrap();
@@ -396,7 +398,7 @@ async fn many_keys_are_looked_up_and_forgotten() {
         let step = created(&Payload::null());
         let step = if done { finished(step) } else { step };
         let key = IdempotencyKey { tenant: "t".into(), key: format!("k{number}").into(), fingerprint: [1; 32] };
-        TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key) }
+        TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: Some(key), journal: None }
     };
     // More than one statement takes, and more than one transaction forgets, with the living among them.
     let first: Vec<_> = (0..1_500).map(|number| keyed(number, number % 2 == 0)).collect();
@@ -405,7 +407,7 @@ async fn many_keys_are_looked_up_and_forgotten() {
     let again: Vec<_> = (0..1_501).map(|number| keyed(number, false)).collect();
     let outcomes = store.write(&again).await.unwrap();
     for (outcome, first) in outcomes.iter().zip(&first) {
-        assert!(matches!(outcome, WriteOutcome::Replayed(task) if task.id == first.task().id), "{outcome:?}");
+        assert!(matches!(outcome, WriteOutcome::Replayed(task) if task.id == first.id()), "{outcome:?}");
     }
     assert_eq!(outcomes[1_500], WriteOutcome::Applied);
     let later = Timestamp::from_millis(NOW.as_millis() + 2 * 24 * 60 * 60 * 1_000);
@@ -427,6 +429,8 @@ async fn the_same_write_twice_is_not_two_histories() {
         task: Arc::new(step.task.clone()),
         expected,
         events: step.events.clone(),
+        entries: Vec::new(),
+        key: None,
     };
     let id = step.task.id;
     let batch = [insert(step), update(&claimed, before), update(&done, claimed.task.revision)];

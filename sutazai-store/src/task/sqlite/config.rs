@@ -101,7 +101,7 @@ impl SqliteConfig {
             .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", (super::upkeep::HARD_PAGES * PAGE_BYTES).to_string())
             .pragma("cache_size", "-4096")
-            .statement_cache_capacity(64)
+            .statement_cache_capacity(128)
             .row_buffer_size(1_024)
             .thread_name(|_| "sqlite-writer".to_owned());
         match self.max_bytes {

@@ -3,15 +3,27 @@
 //! One connection writes, each batch in one transaction and one `fsync`; a few others read beside it, and a task of its own moves the
 //! write-ahead log into the file, so that no commit waits for that.
 
+mod claim;
 mod config;
 mod error;
+mod feed;
+mod follow;
+mod journal;
+mod keys;
+mod list;
+mod nodes;
+mod outbox;
 mod plan;
 mod read;
+mod retention;
 mod row;
+mod schedules;
 mod schema;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod text;
+mod track;
 mod upkeep;
 mod write;
 
@@ -19,14 +31,18 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use sutazai_core::{
-    Error, Result,
+    Error, Payload, Result,
     clock::Timestamp,
-    store::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
-    task::{Event, NodeId, Task, TaskId},
+    store::{
+        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
+        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+    },
+    task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
 
 pub use self::config::{SqliteConfig, Synchronous};
@@ -37,6 +53,7 @@ use crate::{lock, sqlite::writer::Writer};
 pub struct SqliteStore {
     path: PathBuf,
     synchronous: Synchronous,
+    shared: bool,
     writer: Arc<Writer>,
     readers: Readers,
     upkeep: Upkeep,
@@ -63,7 +80,7 @@ impl SqliteStore {
             }
             let lock = lock::hold(config.lock(), config.shared).await.map_err(Fault::Path)?.ok_or(Fault::InUse)?;
             let connection = schema::open(&config).await?;
-            Ok((lock, Writer::new(config.writer(), statement::GUARD, connection).await?))
+            Ok((lock, Writer::new(config.writer(), text::GUARD, connection).await?))
         };
         let (lock, writer) = open.await.map_err(during("open", &config.path))?;
         let writer = Arc::new(writer);
@@ -71,16 +88,17 @@ impl SqliteStore {
             upkeep: Upkeep::start(config.checkpointer(), Arc::clone(&writer)),
             readers: Readers::new(&config),
             synchronous: config.synchronous,
+            shared: config.shared,
             path: config.path,
             writer,
             lock: Mutex::new(Some(lock)),
         })
     }
 
-    /// Forgets the idempotency keys of tasks that ended a day or longer before `now`, and says how many there were. The store does this
-    /// by itself every quarter of an hour.
+    /// Forgets the idempotency keys of tasks that ended a day or longer before `now`, and answers that were remembered until then, and
+    /// says how many there were. The store does this by itself every quarter of an hour.
     pub async fn forget_keys(&self, now: Timestamp) -> Result<u64> {
-        write::forget_keys(&self.writer, now).await.map_err(self.during("forget keys"))
+        keys::forget(&self.writer, now).await.map_err(self.during("forget keys"))
     }
 
     fn during(&self, operation: &'static str) -> impl FnOnce(Fault) -> Error {
@@ -95,7 +113,7 @@ fn during(operation: &'static str, path: &Path) -> impl FnOnce(Fault) -> Error {
 #[async_trait]
 impl TaskStore for SqliteStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo { name: "sqlite", durable: self.synchronous == Synchronous::Full }
+        StoreInfo { name: "sqlite", durable: self.synchronous == Synchronous::Full, shared: self.shared }
     }
 
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
@@ -104,12 +122,12 @@ impl TaskStore for SqliteStore {
         Ok(outcomes)
     }
 
-    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
-        let tasks = write::claim(&self.writer, claim).await.map_err(self.during("claim tasks"))?;
-        if !tasks.is_empty() {
+    async fn claim(&self, claim: &Claim) -> Result<Granted> {
+        let granted = claim::claim(&self.writer, claim).await.map_err(self.during("claim tasks"))?;
+        if !granted.tasks.is_empty() {
             self.upkeep.committed();
         }
-        Ok(tasks)
+        Ok(granted)
     }
 
     async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
@@ -120,11 +138,7 @@ impl TaskStore for SqliteStore {
         self.readers.list(query).await.map_err(self.during("list tasks"))
     }
 
-    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.readers.events(task, after, limit).await.map_err(self.during("read events"))
-    }
-
-    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
+    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Held>> {
         self.readers.held_by(node, limit).await.map_err(self.during("read held tasks"))
     }
 
@@ -138,6 +152,104 @@ impl TaskStore for SqliteStore {
 
     async fn queue_depths(&self) -> Result<QueueDepths> {
         self.readers.queue_depths().await.map_err(self.during("count tasks"))
+    }
+
+    async fn queued(&self) -> Result<u64> {
+        self.readers.queued().await.map_err(self.during("count tasks"))
+    }
+
+    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.readers.events(task, after, limit).await.map_err(self.during("read events"))
+    }
+
+    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<NumberedEvent>> {
+        self.readers.feed(after, limit).await.map_err(self.during("read events"))
+    }
+
+    async fn journal(&self, task: TaskId, era: u32, from: u64, limit: usize) -> Result<Vec<Entry>> {
+        self.readers.journal(task, era, from, limit).await.map_err(self.during("read a journal"))
+    }
+
+    async fn signals(&self, task: TaskId, name: &str, from: u64, limit: usize) -> Result<Vec<Signal>> {
+        self.readers.signals(task, name, from, limit).await.map_err(self.during("read signals"))
+    }
+
+    async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<()> {
+        nodes::join(&self.writer, node, lease).await.map_err(self.during("join"))
+    }
+
+    async fn renew(&self, node: &NodeId, running: u64, lease: Duration) -> Result<bool> {
+        nodes::renew(&self.writer, node, running, lease).await.map_err(self.during("renew a lease"))
+    }
+
+    async fn lapsed(&self) -> Result<Vec<NodeId>> {
+        let lapsed = async {
+            nodes::declare(&self.writer).await?;
+            self.readers.gone().await
+        };
+        lapsed.await.map_err(self.during("look for dead nodes"))
+    }
+
+    async fn part(&self, node: &NodeId) -> Result<()> {
+        nodes::part(&self.writer, node).await.map_err(self.during("part"))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>> {
+        self.readers.nodes().await.map_err(self.during("list nodes"))
+    }
+
+    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
+        schedules::put(&self.writer, record, expected).await.map_err(self.during("store a schedule"))
+    }
+
+    async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
+        self.readers.schedule(name).await.map_err(self.during("read a schedule"))
+    }
+
+    async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Page<ScheduleRecord>> {
+        self.readers.schedules(after, limit).await.map_err(self.during("list schedules"))
+    }
+
+    async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<ScheduleRecord>> {
+        self.readers.due_schedules(now, limit).await.map_err(self.during("read due schedules"))
+    }
+
+    async fn drop_schedule(&self, name: &str) -> Result<bool> {
+        schedules::remove(&self.writer, name).await.map_err(self.during("remove a schedule"))
+    }
+
+    async fn deliveries(&self, now: Timestamp, limit: usize, hold: Duration) -> Result<Vec<Delivery>> {
+        outbox::take(&self.writer, &self.readers, now, limit, hold).await.map_err(self.during("take deliveries"))
+    }
+
+    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
+        outbox::posted(&self.writer, task, what, now).await.map_err(self.during("note a delivery"))
+    }
+
+    async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {
+        self.readers.undelivered(before, limit).await.map_err(self.during("list deliveries"))
+    }
+
+    async fn recall(&self, key: &IdempotencyKey) -> Result<Recalled> {
+        self.readers.recall(key).await.map_err(self.during("look up a key"))
+    }
+
+    async fn remember(&self, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
+        keys::remember(&self.writer, key, answer, now).await.map_err(self.during("remember an answer"))
+    }
+
+    async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>> {
+        self.readers.ended(after, created_before, limit).await.map_err(self.during("list what has ended"))
+    }
+
+    async fn nth_newest(&self, state: TaskState, n: u64) -> Result<Option<TaskId>> {
+        self.readers.nth_newest(state, n).await.map_err(self.during("count tasks"))
+    }
+
+    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
+        let purged = retention::purge(&self.writer, tasks).await.map_err(self.during("purge tasks"))?;
+        self.upkeep.committed();
+        Ok(purged)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -8,15 +8,16 @@ use sqlx::{
 };
 use sutazai_core::{
     clock::Timestamp,
-    store::{Page, QueueDepths, TaskQuery},
-    task::{DEFAULT_TENANT, Event, NodeId, Task, TaskId, TaskState},
+    store::{Held, QueueDepths},
+    task::{NodeId, Task, TaskId},
 };
 
 use super::{
     config::SqliteConfig,
     error::Result,
-    row::{COLUMNS, decode_events, decode_task},
-    statement,
+    follow::LIVE,
+    row::{COLUMNS, Columns, SELECTED, decode_task},
+    text::{self, MOST},
     write::{arguments, limit},
 };
 
@@ -26,30 +27,15 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a call waits for a free connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// States of tasks that have not ended, as the partial indexes name them.
-const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";
-
-static SELECT: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {}", COLUMNS.map(|column| format!("t.{column}")).join(", ")));
-
-/// The agents that have something runnable, the priorities of each, and the next due time of each of both: each found by one step into the
-/// index, however many tasks wait.
 static NEXT_DUE: LazyLock<String> = LazyLock::new(|| {
-    const RUNNABLE: &str = "FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting')";
     format!(
-        "WITH RECURSIVE named (agent) AS (\
-         SELECT min(agent) {RUNNABLE} \
-         UNION ALL \
-         SELECT (SELECT min(agent) {RUNNABLE} AND agent > named.agent) FROM named WHERE agent IS NOT NULL\
-         ), queue (agent, priority) AS (\
-         SELECT agent, (SELECT max(priority) {RUNNABLE} AND agent = named.agent) FROM named WHERE agent IS NOT NULL \
-         UNION ALL \
-         SELECT agent, (SELECT max(priority) {RUNNABLE} AND agent = queue.agent AND priority < queue.priority) \
-         FROM queue WHERE priority IS NOT NULL\
-         ) SELECT min(at) FROM (\
-         SELECT (SELECT min(due_at) {RUNNABLE} AND agent = queue.agent AND priority = queue.priority AND due_at > ?1) AS at FROM queue \
-         UNION ALL SELECT min(deadline) FROM tasks INDEXED BY tasks_deadline \
-         WHERE deadline IS NOT NULL AND {LIVE} AND deadline > ?1)"
+        "SELECT min(at) FROM (\
+         SELECT (SELECT min(due_at) FROM tasks INDEXED BY tasks_timer \
+         WHERE state = 'waiting' AND due_at < 9223372036854775807 AND due_at > ?1) AS at \
+         UNION ALL SELECT (SELECT min(deadline) FROM tasks INDEXED BY tasks_deadline \
+         WHERE deadline IS NOT NULL AND {LIVE} AND deadline > ?1) \
+         UNION ALL SELECT (SELECT min(next) FROM schedules INDEXED BY schedules_next WHERE next IS NOT NULL AND next > ?1)\
+         ) WHERE at < 9223372036854775807"
     )
 });
 
@@ -79,7 +65,7 @@ impl Readers {
         self.lists.close().await;
     }
 
-    async fn rows(&self, sql: impl SqlSafeStr, arguments: SqliteArguments) -> Result<Vec<SqliteRow>> {
+    pub(super) async fn rows(&self, sql: impl SqlSafeStr, arguments: SqliteArguments) -> Result<Vec<SqliteRow>> {
         Ok(query_with(sql, arguments).fetch_all(&self.pool).await?)
     }
 
@@ -87,54 +73,39 @@ impl Readers {
         self.rows(sql, arguments).await?.iter().map(decode_task).collect()
     }
 
+    /// As [`rows`](Self::rows), for what may take long.
+    pub(super) async fn long_rows(&self, sql: impl SqlSafeStr, arguments: SqliteArguments) -> Result<Vec<SqliteRow>> {
+        Ok(query_with(sql, arguments).fetch_all(&self.lists).await?)
+    }
+
     pub(super) async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
         let mut found = HashMap::with_capacity(ids.len());
-        for chunk in statement::id_chunks(ids) {
-            let (list, arguments) = statement::id_list(chunk)?;
-            let sql = format!("{} FROM tasks AS t WHERE t.id IN {list}", *SELECT);
+        for chunk in ids.chunks(MOST) {
+            let (list, arguments) = text::id_list(chunk)?;
+            let sql = format!("SELECT {} FROM tasks AS t WHERE t.id IN {list}", *SELECTED);
             found.extend(self.tasks(AssertSqlSafe(sql), arguments).await?.into_iter().map(|task| (task.id, task)));
         }
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
-    pub(super) async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
-        if query.limit == 0 {
-            return Ok(Page { items: Vec::new(), more: false });
-        }
-        let (sql, arguments) = listing(query)?;
-        let rows = query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.lists).await?;
-        let mut items = rows.iter().map(decode_task).collect::<Result<Vec<_>>>()?;
-        let more = items.len() > query.limit;
-        items.truncate(query.limit);
-        Ok(Page { items, more })
-    }
-
-    pub(super) async fn events(&self, task: TaskId, after: u64, most: usize) -> Result<Vec<Event>> {
-        let arguments = arguments(|arguments| {
-            arguments.add(&task.as_bytes()[..])?;
-            arguments.add(i64::try_from(after).unwrap_or(i64::MAX))?;
-            arguments.add(limit(most)) // each row has an event at least
-        })?;
-        let sql = "SELECT events FROM task_events WHERE task_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?";
-        let mut events = Vec::new();
-        for row in query_with(sql, arguments).fetch_all(&self.lists).await? {
-            let text: &str = row.try_get_unchecked(0)?;
-            events.extend(decode_events(task, text)?.filter(|event| event.seq > after));
-        }
-        events.truncate(most);
-        Ok(events)
-    }
-
-    pub(super) async fn held_by(&self, node: &NodeId, most: usize) -> Result<Vec<Task>> {
+    pub(super) async fn held_by(&self, node: &NodeId, most: usize) -> Result<Vec<Held>> {
         let arguments = arguments(|arguments| {
             arguments.add(node.as_str())?;
             arguments.add(limit(most))
         })?;
         let sql = format!(
-            "{} FROM tasks AS t INDEXED BY tasks_node WHERE t.node = ? AND t.state IN ('assigned', 'running') LIMIT ?",
-            *SELECT
+            "SELECT {}, (SELECT coalesce(max(j.idx) + 1, 0) FROM journal_entries AS j INDEXED BY journal_entries_place \
+             WHERE j.task_id = t.id AND j.era = coalesce(t.journal_mark ->> 0, 0)) \
+             FROM tasks AS t INDEXED BY tasks_node WHERE t.node = ? AND t.state IN ('assigned', 'running') LIMIT ?",
+            *SELECTED
         );
-        self.tasks(AssertSqlSafe(sql), arguments).await
+        let rows = self.rows(AssertSqlSafe(sql), arguments).await?;
+        rows.iter()
+            .map(|row| {
+                let journal: i64 = row.try_get_unchecked(COLUMNS.len())?;
+                Ok(Held { task: decode_task(row)?, journal: journal.cast_unsigned() })
+            })
+            .collect()
     }
 
     pub(super) async fn overdue(&self, now: Timestamp, most: usize) -> Result<Vec<Task>> {
@@ -143,8 +114,8 @@ impl Readers {
             arguments.add(limit(most))
         })?;
         let sql = format!(
-            "{} FROM tasks AS t INDEXED BY tasks_deadline WHERE deadline IS NOT NULL AND {LIVE} AND deadline <= ? LIMIT ?",
-            *SELECT
+            "SELECT {} FROM tasks AS t INDEXED BY tasks_deadline WHERE deadline IS NOT NULL AND {LIVE} AND deadline <= ? LIMIT ?",
+            *SELECTED
         );
         self.tasks(AssertSqlSafe(sql), arguments).await
     }
@@ -157,72 +128,28 @@ impl Readers {
     }
 
     pub(super) async fn queue_depths(&self) -> Result<QueueDepths> {
-        // The index alone holds all that is asked for.
-        let sql = "SELECT agent, count(*) FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting') GROUP BY agent";
+        // The index alone holds what is counted; whose queue it is, any one of its tasks says.
+        const QUEUED: &str = "FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting')";
+        let sql = format!(
+            "SELECT (SELECT agent {QUEUED} AND queue = counted.queue LIMIT 1), counted.depth \
+             FROM (SELECT queue, count(*) AS depth {QUEUED} GROUP BY queue) AS counted"
+        );
+        let mut depths = QueueDepths::new();
+        for row in self.rows(AssertSqlSafe(sql), SqliteArguments::default()).await? {
+            let mut row = Columns::of(&row);
+            let agent = row.get::<String>()?;
+            *depths.entry(agent).or_default() += row.number::<u64>()?;
+        }
+        Ok(depths)
+    }
+
+    pub(super) async fn queued(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM tasks INDEXED BY tasks_state WHERE state = 'created' AND state <> 'completed'";
         let rows = self.rows(sql, SqliteArguments::default()).await?;
-        rows.iter()
-            .map(|row| {
-                let (agent, depth): (String, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
-                Ok((agent, depth.cast_unsigned()))
-            })
-            .collect()
+        rows.first().map_or(Ok(0), |row| Columns::of(row).number())
     }
 
     pub(super) async fn ping(&self) -> Result<()> {
         self.rows("SELECT 1 FROM meta LIMIT 1", SqliteArguments::default()).await.map(drop)
     }
-}
-
-/// One page of a list, and one task more. Each condition is written so that an index of its own can serve it; where several hold, SQLite
-/// chooses. Only the live, of whom there are few beside the history, are always found by their state, except among a task's children.
-pub(super) fn listing(query: &TaskQuery) -> Result<(String, SqliteArguments)> {
-    let live = query.state.is_some_and(|state| !state.is_terminal()) && query.parent.is_none();
-    let (mut from, mut id) = (if live { "tasks AS t INDEXED BY tasks_state" } else { "tasks AS t" }, "t.id");
-    let mut conditions = Vec::new();
-    let arguments = arguments(|arguments| {
-        if let Some((key, value)) = &query.label {
-            if live {
-                conditions.push(
-                    "EXISTS (SELECT 1 FROM task_labels AS l WHERE l.key = ? AND l.value = ? AND l.task_id = t.id)"
-                        .to_owned(),
-                );
-            } else {
-                // From the label to its tasks, which it has in the order of their ids.
-                (from, id) = ("task_labels AS l CROSS JOIN tasks AS t ON t.id = l.task_id", "l.task_id");
-                conditions.push("l.key = ? AND l.value = ?".to_owned());
-            }
-            arguments.add(key.as_str())?;
-            arguments.add(value.as_str())?;
-        }
-        if let Some(before) = query.before {
-            conditions.push(format!("{id} < ?"));
-            arguments.add(&before.as_bytes()[..])?;
-        }
-        if let Some(state) = query.state {
-            let partial = if state == TaskState::Completed { "" } else { " AND t.state <> 'completed'" };
-            conditions.push(format!("t.state = ?{partial}"));
-            arguments.add(state.as_str())?;
-        }
-        if let Some(agent) = &query.agent {
-            conditions.push("t.agent = ?".to_owned());
-            arguments.add(agent.as_str())?;
-        }
-        if let Some(tenant) = &query.tenant {
-            let partial = if tenant == DEFAULT_TENANT { "" } else { " AND t.tenant <> 'default'" };
-            conditions.push(format!("t.tenant = ?{partial}"));
-            arguments.add(tenant.as_str())?;
-        }
-        if let Some(parent) = query.parent {
-            conditions.push("t.parent_id = ?".to_owned());
-            arguments.add(&parent.as_bytes()[..])?;
-        }
-        arguments.add(limit(query.limit.saturating_add(1)))
-    })?;
-    let mut sql = format!("{} FROM {from}", *SELECT);
-    if !conditions.is_empty() {
-        sql.push_str(" WHERE ");
-        sql.push_str(&conditions.join(" AND "));
-    }
-    sql.push_str(&format!(" ORDER BY {id} DESC LIMIT ?"));
-    Ok((sql, arguments))
 }

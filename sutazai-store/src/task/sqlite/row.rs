@@ -1,19 +1,26 @@
-//! A task as a row, and its events as JSON.
+//! A task as a row, its events as JSON, and entries of its journal.
 
-use std::{borrow::Cow, error::Error as StdError, sync::Arc};
+use std::{
+    borrow::Cow,
+    error::Error as StdError,
+    sync::{Arc, LazyLock},
+};
 
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, Sqlite, Type, decode::Decode, sqlite::SqliteRow};
 use sutazai_core::{
     Payload,
     clock::Timestamp,
-    task::{Event, EventKind, Labels, NodeId, Priority, Progress, RetryPolicy, Revision, Task, TaskError, TaskId},
+    task::{
+        Entry, EntryId, EntryKind, Event, EventKind, JournalMark, Labels, NodeId, Outcome, Priority, Progress,
+        RetryPolicy, Revision, Task, TaskError, TaskId, Wait,
+    },
 };
 
 use super::error::{Fault, Result};
 
-/// The columns of a task, in the order in which they are written and read.
-pub(super) const COLUMNS: [&str; 27] = [
+/// The columns of a task, in the order in which they are written and read. From [`RARE`] on they are NULL or 0 for nearly every task.
+pub(super) const COLUMNS: [&str; 33] = [
     "id",
     "agent",
     "agent_version",
@@ -41,7 +48,39 @@ pub(super) const COLUMNS: [&str; 27] = [
     "labels",
     "input",
     "output",
+    "wakes",
+    "wait",
+    "journal_mark",
+    "detached",
+    "webhook",
+    "discarded",
 ];
+
+/// Where in [`COLUMNS`] those begin that are rarely used.
+pub(super) const RARE: usize = 27;
+
+/// `t.id, t.agent, …`
+pub(super) static SELECTED: LazyLock<String> = LazyLock::new(|| COLUMNS.map(|column| format!("t.{column}")).join(", "));
+
+/// The columns of an entry of a journal, after the task and the era.
+pub(super) const ENTRY: &str = "idx, path, name, occurrence, kind, epoch, at, stage, body";
+
+/// Where the journal of a task stands that nothing has happened to.
+fn plain_mark(attempt: u32) -> JournalMark {
+    JournalMark { attempt_epoch: u64::from(attempt > 0), ..JournalMark::default() }
+}
+
+/// What `journal_mark` holds.
+pub(super) fn encode_mark(task: &Task) -> Option<String> {
+    let JournalMark { era, length, attempt_epoch } = task.journal;
+    (task.journal != plain_mark(task.attempt)).then(|| format!("[{era},{length},{attempt_epoch}]"))
+}
+
+fn decode_mark(text: Option<&str>, attempt: u32) -> Result<JournalMark> {
+    let Some(text) = text else { return Ok(plain_mark(attempt)) };
+    let (era, length, attempt_epoch) = serde_json::from_str(text).map_err(unreadable("where a journal stands"))?;
+    Ok(JournalMark { era, length, attempt_epoch })
+}
 
 /// An event as it is stored; the task's id is its row's.
 #[derive(Serialize, Deserialize)]
@@ -80,7 +119,12 @@ pub(super) fn decode_events(task: TaskId, text: &str) -> Result<impl Iterator<It
 
 /// Reads the [`COLUMNS`] of a row, from the first column on.
 pub(super) fn decode_task(row: &SqliteRow) -> Result<Task> {
-    let mut row = Columns { row, next: 0 };
+    decode_task_from(row, 0)
+}
+
+/// Reads the [`COLUMNS`] of a row, from column `next` on.
+pub(super) fn decode_task_from(row: &SqliteRow, next: usize) -> Result<Task> {
+    let mut row = Columns { row, next };
     let id = row.id()?;
     let agent = row.shared()?;
     let agent_version = row.shared()?;
@@ -110,6 +154,12 @@ pub(super) fn decode_task(row: &SqliteRow) -> Result<Task> {
     };
     let input = payload(row.get()?)?;
     let output = row.get::<Option<String>>()?.map(payload).transpose()?;
+    let wakes = row.get::<i64>()?.cast_unsigned();
+    let wait = row.get::<Option<&str>>()?.map(|text| known(Wait::parse(text), "what a task waits for")).transpose()?;
+    let journal = decode_mark(row.get()?, attempt)?;
+    let detached = row.get::<Option<bool>>()?.unwrap_or(false);
+    let webhook = row.get::<Option<&str>>()?.map(Arc::from);
+    let discarded = row.get::<Option<bool>>()?.unwrap_or(false);
     Ok(Task {
         id,
         agent,
@@ -130,10 +180,29 @@ pub(super) fn decode_task(row: &SqliteRow) -> Result<Task> {
         finished_at,
         deadline,
         parent_id,
+        detached,
+        wait,
         due_at,
+        wakes,
+        journal,
+        webhook,
+        discarded,
         revision,
         node,
     })
+}
+
+/// Reads [`ENTRY`].
+pub(super) fn decode_entry(row: &SqliteRow) -> Result<Entry> {
+    let mut row = Columns::of(row);
+    let index = row.get::<i64>()?.cast_unsigned();
+    let id = EntryId { path: row.get()?, name: row.get()?, occurrence: row.number()? };
+    let kind = known(EntryKind::parse(row.get()?), "the kind of an entry")?;
+    let epoch = row.get::<i64>()?.cast_unsigned();
+    let at = Timestamp::from_millis(row.get()?);
+    let stage: &str = row.get()?;
+    let outcome = known(Outcome::from_parts(stage, payload(row.get()?)?), "the outcome of an entry")?;
+    Ok(Entry { index, id, kind, outcome, epoch, at })
 }
 
 /// The 16 bytes of an id.
@@ -141,41 +210,49 @@ pub(super) fn id_from(bytes: &[u8]) -> Result<TaskId> {
     bytes.try_into().map(TaskId::from_bytes).map_err(unreadable("an id"))
 }
 
-fn payload(text: String) -> Result<Payload> {
+pub(super) fn payload(text: String) -> Result<Payload> {
     Payload::from_text(text).map_err(unreadable("a payload"))
 }
 
-fn unreadable<E: Into<Box<dyn StdError + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Fault {
+fn known<T>(value: Option<T>, what: &'static str) -> Result<T> {
+    value.ok_or("no such word").map_err(unreadable(what))
+}
+
+pub(super) fn unreadable<E: Into<Box<dyn StdError + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Fault {
     move |error| Fault::Value(what, error.into())
 }
 
 /// Reads a row's columns one after the other.
-struct Columns<'r> {
+pub(super) struct Columns<'r> {
     row: &'r SqliteRow,
     next: usize,
 }
 
 impl<'r> Columns<'r> {
-    fn get<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> Result<T> {
+    pub(super) fn of(row: &'r SqliteRow) -> Self {
+        Self { row, next: 0 }
+    }
+
+    pub(super) fn get<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> Result<T> {
         let index = self.next;
         self.next += 1;
         // The types are those of our own schema, which a comparison by name for every value would only slow down.
         Ok(self.row.try_get_unchecked(index)?)
     }
 
-    fn id(&mut self) -> Result<TaskId> {
+    pub(super) fn id(&mut self) -> Result<TaskId> {
         id_from(self.get()?)
     }
 
-    fn shared(&mut self) -> Result<Arc<str>> {
+    pub(super) fn shared(&mut self) -> Result<Arc<str>> {
         self.get::<&str>().map(Arc::from)
     }
 
-    fn number<T: TryFrom<i64, Error: StdError + Send + Sync + 'static>>(&mut self) -> Result<T> {
+    pub(super) fn number<T: TryFrom<i64, Error: StdError + Send + Sync + 'static>>(&mut self) -> Result<T> {
         T::try_from(self.get::<i64>()?).map_err(unreadable("a number"))
     }
 
-    fn time(&mut self) -> Result<Option<Timestamp>> {
+    pub(super) fn time(&mut self) -> Result<Option<Timestamp>> {
         Ok(self.get::<Option<i64>>()?.map(Timestamp::from_millis))
     }
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use sqlx::{
-    Connection, SqliteConnection,
+    AssertSqlSafe, Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
 };
+use sutazai_core::task::{queue_name, version_line};
 
 use super::{
     config::SqliteConfig,
@@ -58,14 +59,39 @@ async fn try_open(config: &SqliteConfig) -> Result<SqliteConnection> {
     }
     // All or nothing, and one process at a time: a start that is cut short leaves no half of a schema.
     let mut write = connection.begin_with("BEGIN IMMEDIATE").await?;
-    if check(&mut write).await? < known() {
+    let version = check(&mut write).await?;
+    if version < known() {
         MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Fault::Driver(error),
             error => Fault::OtherSchema(error),
         })?;
     }
+    if (1..QUEUES).contains(&version) {
+        name_queues(&mut write).await?;
+    }
     write.commit().await?;
     Ok(connection)
+}
+
+/// The schema from which on tasks have queues.
+const QUEUES: i64 = 2;
+
+/// Gives the tasks that may run again the queues that older versions did not know. Which version belongs to which line is the program's to say.
+async fn name_queues(connection: &mut SqliteConnection) -> Result<()> {
+    const NAMELESS: &str = "queue IS NULL AND state NOT IN ('completed', 'cancelled')";
+    let sql = format!(
+        "SELECT DISTINCT agent, agent_version FROM tasks INDEXED BY tasks_state WHERE state <> 'completed' AND {NAMELESS}"
+    );
+    let versions: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+    for (agent, version) in versions {
+        let sql = format!(
+            "UPDATE tasks INDEXED BY tasks_state SET queue = ? \
+             WHERE agent = ? AND agent_version = ? AND state <> 'completed' AND {NAMELESS}"
+        );
+        let queue = queue_name(&agent, version_line(&version));
+        sqlx::query(AssertSqlSafe(sql)).bind(queue).bind(agent).bind(version).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// SQLite's code for a write that the connection may not do.

@@ -1,28 +1,25 @@
-//! The statements that write, one for many rows.
+//! The statements that store tasks with their events, keys and labels, one for many rows.
 //!
-//! A statement costs a trip to the connection's thread and a compilation, so rows share one in sizes of powers of two: the rows that are
-//! missing are NULL and left out. Several statements travel as one text, from `BEGIN` to `COMMIT`; the driver runs them in turn and stops at
-//! the first that fails.
+//! A task that uses none of the rare columns is written without them: they are NULL or 0 then.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
-use sqlx::{Arguments, AssertSqlSafe, Encode, SqlSafeStr, SqlStr, Sqlite, Type, sqlite::SqliteArguments};
-use sutazai_core::{
-    clock::Timestamp,
-    task::{IdempotencyKey, Task, TaskId},
-};
+use sutazai_core::task::{Task, TaskState};
 
 use super::{
     error::{Fault, Result},
-    plan::Write,
-    row::{COLUMNS, encode_events},
+    follow,
+    plan::Plan,
+    row::{COLUMNS, RARE, encode_events, encode_mark},
+    text::{MOST, Statement, Text, placeholders},
+    track::Write,
 };
 
-/// Rows in one statement at most.
-const MOST: usize = 256;
+/// Events in one row at most: an event's number is that of its row and its place there.
+pub(super) const EVENTS: usize = 1_024;
+
+/// How long a key is kept after the end of its task, and after it was used for a task that was there before.
+pub(super) const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The columns of a task that an update writes.
 const CHANGING: [&str; 20] = [
@@ -51,69 +48,50 @@ const CHANGING: [&str; 20] = [
 /// The columns of the key and the revision in front of them.
 const EXPECTED: usize = 3;
 
-/// Gives a connection the row that a transaction sets to whether its update changed as many tasks as it should: anything but yes is refused.
-pub(super) const GUARD: &str = "CREATE TEMP TABLE guard (ok INTEGER NOT NULL CHECK (ok)); INSERT INTO guard VALUES (1)";
+/// Rare ones behind them: what the task waits for, where its journal stands, whether it is discarded, a new input, wakes to add, the wakes that
+/// were to be there, and when it is due if they are not.
+const ALSO: usize = 7;
 
-/// A text of one or more statements with its arguments.
-pub(super) struct Statement {
-    sql: String,
-    arguments: SqliteArguments,
-}
-
-impl Statement {
-    pub(super) fn into_parts(self) -> (SqlStr, SqliteArguments) {
-        (AssertSqlSafe(self.sql).into_sql_str(), self.arguments)
+/// The statements that store a batch inside a transaction.
+pub(super) fn store(plan: &Plan<'_>) -> Result<Vec<Statement>> {
+    let mut statements = Vec::new();
+    for chunk in plan.keys.chunks(MOST) {
+        let mut text = Text::new();
+        let insert = "INSERT INTO idempotency_keys (tenant, key, fingerprint, task_id, expires_at)";
+        text.rows(insert, 5, chunk, |row, used| {
+            row.add(&*used.key.tenant)?;
+            row.add(&*used.key.key)?;
+            row.add(&used.key.fingerprint[..])?;
+            row.id(used.task)?;
+            row.add(used.at.map(|at| at.as_millis().saturating_add(KEY_LIFE_MS)))
+        })?;
+        statements.push(text.end());
     }
-}
-
-/// All statements that store `writes`, the first of which begins a transaction and the last of which commits it.
-pub(super) fn transaction(writes: &[Write<'_>]) -> Result<Vec<Statement>> {
-    let mut statements = store(writes)?;
-    if let Some(first) = statements.first_mut() {
-        first.sql.insert_str(0, "BEGIN IMMEDIATE;");
+    follow::before(plan, &mut statements)?;
+    let (inserts, updates): (Vec<_>, Vec<_>) = plan.writes.iter().partition(|write| write.expected.is_none());
+    let (plain, full): (Vec<&Write<'_>>, Vec<_>) = inserts.iter().copied().partition(|write| is_plain(write));
+    for (insert, writes) in [(&*INSERT_PLAIN, plain), (&*INSERT, full)] {
+        for chunk in writes.chunks(MOST) {
+            let mut text = Text::new();
+            text.rows(&insert.sql, insert.width, chunk, |row, write| row.whole(write, insert.width > PLAIN))?;
+            text.events(chunk)?;
+            statements.push(text.end());
+        }
     }
-    commit(&mut statements);
-    Ok(statements)
-}
-
-/// Lets the last statement commit.
-pub(super) fn commit(statements: &mut [Statement]) {
-    if let Some(last) = statements.last_mut() {
-        last.sql.push_str(";COMMIT");
+    let (plain, full): (Vec<&Write<'_>>, Vec<_>) =
+        updates.into_iter().partition(|write| is_plain(write) && !write.new_input);
+    for (writes, plain) in [(plain, true), (full, false)] {
+        for chunk in writes.chunks(MOST) {
+            let mut text = Text::new();
+            text.updates(chunk, plain)?;
+            text.events(chunk)?;
+            statements.push(text.end());
+        }
     }
-}
-
-/// The statements that store `writes` inside a transaction.
-pub(super) fn store(writes: &[Write<'_>]) -> Result<Vec<Statement>> {
-    let (inserts, updates): (Vec<_>, Vec<_>) = writes.iter().partition(|write| write.expected.is_none());
-    let keys: Vec<_> = inserts.iter().filter_map(|write| Some((write.key?, write.task.id))).collect();
     let labels: Vec<_> = inserts
         .iter()
         .flat_map(|write| write.task.labels.iter().map(|(key, value)| (key, value, write.task.id)))
         .collect();
-    let mut statements = Vec::new();
-    for chunk in keys.chunks(MOST) {
-        let mut text = Text::new();
-        text.rows("INSERT INTO idempotency_keys (tenant, key, fingerprint, task_id)", 4, chunk, |row, (key, task)| {
-            row.add(&*key.tenant)?;
-            row.add(&*key.key)?;
-            row.add(&key.fingerprint[..])?;
-            row.id(*task)
-        })?;
-        statements.push(text.end());
-    }
-    for chunk in inserts.chunks(MOST) {
-        let mut text = Text::new();
-        text.rows(&INSERT, COLUMNS.len(), chunk, |row, write| row.whole(write.task))?;
-        text.events(chunk)?;
-        statements.push(text.end());
-    }
-    for chunk in updates.chunks(MOST) {
-        let mut text = Text::new();
-        text.updates(chunk)?;
-        text.events(chunk)?;
-        statements.push(text.end());
-    }
     for chunk in labels.chunks(MOST) {
         let mut text = Text::new();
         text.rows("INSERT INTO task_labels (key, value, task_id)", 3, chunk, |row, (key, value, task)| {
@@ -123,158 +101,120 @@ pub(super) fn store(writes: &[Write<'_>]) -> Result<Vec<Statement>> {
         })?;
         statements.push(text.end());
     }
+    follow::after(plan, &mut statements)?;
     Ok(statements)
 }
 
-/// `(?,?,…)` for `rows` rows, rounded up to a power of two.
-fn placeholders(width: usize, rows: usize) -> String {
-    let row = format!("({}?),", "?,".repeat(width - 1));
-    let mut all = row.repeat(rows.next_power_of_two());
-    all.pop();
-    all
+/// Whether a task uses none of the rare columns that may change.
+fn is_plain(write: &Write<'_>) -> bool {
+    let task = write.task;
+    let new = write.expected.is_none();
+    task.wait.is_none()
+        && !task.discarded
+        && encode_mark(task).is_none()
+        && if new { write.wakes() == 0 && !task.detached && task.webhook.is_none() } else { write.woken == 0 }
 }
 
-/// A list of ids as `(?,?,…)`, rounded up like rows, and its arguments.
-pub(super) fn id_list(ids: &[TaskId]) -> Result<(String, SqliteArguments)> {
-    let mut text = Text::new();
-    for id in ids {
-        text.id(*id)?;
-    }
-    Ok((placeholders(ids.len().next_power_of_two(), 1), text.arguments))
+struct Insert {
+    sql: String,
+    width: usize,
 }
 
-/// Tenants and keys as `(?,?),…`, rounded up like rows, and their arguments.
-pub(super) fn key_list(keys: &[&IdempotencyKey]) -> Result<(String, SqliteArguments)> {
-    let mut text = Text::new();
-    for key in keys {
-        text.add(&*key.tenant)?;
-        text.add(&*key.key)?;
-    }
-    text.pad(2, keys.len())?;
-    Ok((placeholders(2, keys.len()), text.arguments))
+/// Columns of a task without the rare ones, and its queue.
+const PLAIN: usize = RARE + 1;
+
+static INSERT_PLAIN: LazyLock<Insert> = LazyLock::new(|| insert_of(RARE));
+
+static INSERT: LazyLock<Insert> = LazyLock::new(|| insert_of(COLUMNS.len()));
+
+fn insert_of(columns: usize) -> Insert {
+    Insert { sql: format!("INSERT INTO tasks (queue, {})", COLUMNS[..columns].join(", ")), width: columns + 1 }
 }
 
-/// The keys that fit one statement.
-pub(super) fn key_chunks<'a>(keys: &'a [&'a IdempotencyKey]) -> impl Iterator<Item = &'a [&'a IdempotencyKey]> {
-    keys.chunks(MOST)
-}
-
-/// The ids that fit one statement.
-pub(super) fn id_chunks(ids: &[TaskId]) -> impl Iterator<Item = &[TaskId]> {
-    ids.chunks(MOST)
-}
-
-static INSERT: LazyLock<String> = LazyLock::new(|| format!("INSERT INTO tasks ({})", COLUMNS.join(", ")));
-
-static SET: LazyLock<String> = LazyLock::new(|| {
+static SET_PLAIN: LazyLock<String> = LazyLock::new(|| {
     let columns = CHANGING.iter().zip(EXPECTED + 1..);
-    columns.map(|(column, number)| format!("{column} = v.column{number}")).collect::<Vec<_>>().join(", ")
+    let set: Vec<_> = columns.map(|(column, number)| format!("{column} = v.column{number}")).collect();
+    format!("{}, wait = NULL, journal_mark = NULL, discarded = NULL", set.join(", "))
 });
 
-/// Statements being written.
-struct Text {
-    sql: String,
-    arguments: SqliteArguments,
-}
-
-impl Text {
-    fn new() -> Self {
-        Self { sql: String::new(), arguments: SqliteArguments::default() }
-    }
-
-    fn end(self) -> Statement {
-        Statement { sql: self.sql, arguments: self.arguments }
-    }
-
-    fn add<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(&mut self, value: T) -> Result<()> {
-        self.arguments.add(value).map_err(|error| Fault::Driver(sqlx::Error::Encode(error)))
-    }
-
-    fn id(&mut self, id: TaskId) -> Result<()> {
-        self.add(&id.as_bytes()[..])
-    }
-
-    /// Milliseconds that may be missing.
-    fn time(&mut self, time: Option<Timestamp>) -> Result<()> {
-        self.add(time.map(|time| time.as_millis()))
-    }
-
-    fn separate(&mut self) {
-        if !self.sql.is_empty() {
-            self.sql.push(';');
+static SET: LazyLock<String> = LazyLock::new(|| {
+    let mut set = Vec::new();
+    for (column, number) in CHANGING.iter().zip(EXPECTED + 1..) {
+        if *column == "due_at" {
+            let (seen, at) = (EXPECTED + CHANGING.len() + 6, EXPECTED + CHANGING.len() + 7);
+            set.push(format!(
+                "due_at = CASE WHEN v.column{at} < v.column{number} AND tasks.wakes <> v.column{seen} \
+                 THEN v.column{at} ELSE v.column{number} END"
+            ));
+        } else {
+            set.push(format!("{column} = v.column{number}"));
         }
     }
-
-    /// The NULLs of the rows that round `rows` up to what the statement has.
-    fn pad(&mut self, width: usize, rows: usize) -> Result<()> {
-        (0..(rows.next_power_of_two() - rows) * width).try_for_each(|_| self.add(None::<i64>))
+    for (column, number) in ["wait", "journal_mark", "discarded"].iter().zip(EXPECTED + CHANGING.len() + 1..) {
+        set.push(format!("{column} = v.column{number}"));
     }
+    let next = EXPECTED + CHANGING.len() + 4;
+    set.push(format!("input = coalesce(v.column{next}, input), wakes = wakes + v.column{}", next + 1));
+    set.join(", ")
+});
 
-    /// `insert` for all rows; each must begin with a column that is never NULL.
-    fn rows<R>(
-        &mut self,
-        insert: &str,
-        width: usize,
-        rows: &[R],
-        write: impl Fn(&mut Self, &R) -> Result<()>,
-    ) -> Result<()> {
-        self.separate();
-        let values = placeholders(width, rows.len());
-        let _ = write!(self.sql, "{insert} SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL");
-        self.arguments.reserve(rows.len().next_power_of_two() * width, 0);
-        rows.iter().try_for_each(|row| write(self, row))?;
-        self.pad(width, rows.len())
-    }
-
-    /// One row of events for each task.
+impl Text {
+    /// The rows of events of some tasks.
     fn events(&mut self, writes: &[&Write<'_>]) -> Result<()> {
-        let insert = "INSERT INTO task_events (task_id, first_seq, last_seq, events)";
-        self.rows(insert, 4, writes, |row, write| {
-            let bounds = write.events().next().zip(write.events().last());
-            let Some((first, last)) = bounds else { return row.pad_row(4) };
-            row.id(write.task.id)?;
-            row.add(first.seq.cast_signed())?;
-            row.add(last.seq.cast_signed())?;
-            row.add(encode_events(write.events())?)
-        })
-    }
-
-    fn pad_row(&mut self, width: usize) -> Result<()> {
-        (0..width).try_for_each(|_| self.add(None::<i64>))
+        let mut rows = Vec::with_capacity(writes.len());
+        for write in writes {
+            if write.events.iter().map(|events| events.len()).sum::<usize>() > EVENTS {
+                let events: Vec<_> = write.events().collect();
+                rows.extend(events.chunks(EVENTS).map(|events| (write.task.id, events.to_vec())));
+            } else {
+                rows.push((write.task.id, write.events().collect()));
+            }
+        }
+        rows.retain(|(_, events)| !events.is_empty());
+        for chunk in rows.chunks(MOST) {
+            let insert = "INSERT INTO task_events (task_id, first_seq, last_seq, events)";
+            self.rows(insert, 4, chunk, |row, (task, events)| {
+                row.id(*task)?;
+                row.add(events.first().map(|event| event.seq.cast_signed()))?;
+                row.add(events.last().map(|event| event.seq.cast_signed()))?;
+                row.add(encode_events(events.iter().copied())?)
+            })?;
+        }
+        Ok(())
     }
 
     /// Updates each task that is at the revision it should be at; the guard refuses the whole statement if one is not.
-    fn updates(&mut self, writes: &[&Write<'_>]) -> Result<()> {
-        let width = EXPECTED + CHANGING.len();
+    fn updates(&mut self, writes: &[&Write<'_>], plain: bool) -> Result<()> {
+        let width = EXPECTED + CHANGING.len() + if plain { 0 } else { ALSO };
         let values = placeholders(width, writes.len());
-        let _ = write!(
-            self.sql,
-            "UPDATE tasks INDEXED BY tasks_id SET {} FROM (VALUES {values}) AS v \
-             WHERE tasks.id = v.column1 AND tasks.epoch = v.column2 AND tasks.seq = v.column3;\
-             UPDATE temp.guard SET ok = changes() = ?",
-            *SET,
-        );
-        self.arguments.reserve(writes.len().next_power_of_two() * width + 1, 0);
-        for write in writes {
+        let set = if plain { &*SET_PLAIN } else { &*SET };
+        self.sql(format_args!(
+            "UPDATE tasks INDEXED BY tasks_id SET {set} FROM (VALUES {values}) AS v \
+             WHERE tasks.id = v.column1 AND tasks.epoch = v.column2 AND tasks.seq = v.column3"
+        ));
+        self.all(width, writes, |row, write| {
             let expected = write.expected.unwrap_or_default();
-            self.id(write.task.id)?;
-            self.add(expected.epoch.cast_signed())?;
-            self.add(expected.seq.cast_signed())?;
-            self.changing(write.task)?;
-        }
-        self.pad(width, writes.len())?;
-        self.add(i64::try_from(writes.len()).unwrap_or(i64::MAX))
+            row.id(write.task.id)?;
+            row.add(expected.epoch.cast_signed())?;
+            row.add(expected.seq.cast_signed())?;
+            row.changing(write)?;
+            if plain { Ok(()) } else { row.also(write) }
+        })?;
+        self.guard(writes.len())
     }
 
-    /// The values of [`COLUMNS`].
-    fn whole(&mut self, task: &Task) -> Result<()> {
+    /// The queue and the values of [`COLUMNS`].
+    fn whole(&mut self, write: &Write<'_>, rare: bool) -> Result<()> {
+        let task = write.task;
+        let over = matches!(task.state, TaskState::Completed | TaskState::Cancelled);
+        self.add((!over).then(|| task.queue()))?;
         self.id(task.id)?;
         self.add(Arc::clone(&task.agent))?;
         self.add(Arc::clone(&task.agent_version))?;
         self.add(Arc::clone(&task.tenant))?;
         self.add(task.state.as_str())?;
         self.add(i64::from(task.priority.get()))?;
-        self.add(task.due_at.as_millis())?;
+        self.add(write.due_at.as_millis())?;
         self.time(task.deadline)?;
         self.add(task.node.as_ref().map(|node| node.as_str()))?;
         self.add(task.parent_id.as_ref().map(|id| &id.as_bytes()[..]))?;
@@ -283,21 +223,43 @@ impl Text {
         self.times_and_words(task)?;
         let labels = (!task.labels.is_empty()).then(|| serde_json::to_string(&task.labels)).transpose();
         self.add(labels.map_err(|error| Fault::Driver(sqlx::Error::Encode(error.into())))?)?;
-        self.add(task.input.as_str())?;
-        self.add(task.output.as_ref().map(|output| output.as_str()))
+        self.add(write.input.as_str())?;
+        self.add(task.output.as_ref().map(|output| output.as_str()))?;
+        if rare {
+            self.add(write.wakes().cast_signed())?;
+            self.add(task.wait.map(|wait| wait.as_str()))?;
+            self.add(encode_mark(task))?;
+            self.add(task.detached.then_some(true))?;
+            self.add(task.webhook.as_deref())?;
+            self.add(task.discarded.then_some(true))?;
+        }
+        Ok(())
     }
 
     /// The values of [`CHANGING`].
-    fn changing(&mut self, task: &Task) -> Result<()> {
+    fn changing(&mut self, write: &Write<'_>) -> Result<()> {
+        let task = write.task;
         self.add(Arc::clone(&task.agent_version))?;
         self.add(task.state.as_str())?;
         self.add(i64::from(task.priority.get()))?;
-        self.add(task.due_at.as_millis())?;
+        self.add(write.due_at.as_millis())?;
         self.time(task.deadline)?;
         self.add(task.node.as_ref().map(|node| node.as_str()))?;
         self.progress_of_life(task)?;
         self.times_and_words(task)?;
         self.add(task.output.as_ref().map(|output| output.as_str()))
+    }
+
+    /// The values of [`ALSO`].
+    fn also(&mut self, write: &Write<'_>) -> Result<()> {
+        let task = write.task;
+        self.add(task.wait.map(|wait| wait.as_str()))?;
+        self.add(encode_mark(task))?;
+        self.add(task.discarded.then_some(true))?;
+        self.add(write.new_input.then(|| write.input.as_str()))?;
+        self.add(write.woken.cast_signed())?;
+        self.add(write.unseen.map(|(seen, _)| seen))?;
+        self.time(write.unseen.map(|(_, at)| at))
     }
 
     /// From `epoch` to `recoveries`.

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, query_with, sqlite::Sql
 use sutazai_core::{
     Payload,
     clock::Timestamp,
-    engine::{self, Command},
+    engine::{self, ClaimPolicy, Command, QueueRule},
     store::{Claim, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{NodeId, TaskId, TaskRequest, TaskState},
 };
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     SqliteConfig, SqliteStore,
-    read::listing,
+    list::{listing, states},
     upkeep::{Bounds, Checkpoint, checkpoint, log},
 };
 
@@ -29,7 +29,14 @@ async fn opened() -> (SqliteStore, SqliteConfig, TempDir) {
 fn insert(input: &Payload) -> TaskWrite {
     let id = TaskId::from_bytes(uuid::Uuid::now_v7().into_bytes());
     let step = engine::create(id, "echo".into(), "1.0.0".into(), TaskRequest::new("echo", input.clone()), NOW);
-    TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None }
+    TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None, journal: None }
+}
+
+fn policy(agents: &[&str]) -> ClaimPolicy {
+    let rule = |agent: &&str| {
+        (format!("{agent}@1").into(), QueueRule { agent: (*agent).into(), concurrency: None, rate: None })
+    };
+    ClaimPolicy { queues: agents.iter().map(rule).collect(), ..ClaimPolicy::default() }
 }
 
 #[tokio::test]
@@ -51,7 +58,7 @@ async fn lists_of_the_live_do_not_walk_the_history() {
         (TaskQuery { label, limit: 5, ..TaskQuery::default() }, "SEARCH l USING PRIMARY KEY (key=? AND value=?"),
         (of_tenant(), "tasks_tenant (tenant=?"),
     ] {
-        let (sql, arguments) = listing(&query).unwrap();
+        let (sql, arguments) = listing(&query, states(&query).as_deref()).unwrap();
         let rows = query_with(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")), arguments).fetch_all(&mut file).await;
         let plan: Vec<String> = rows.unwrap().iter().map(|row| row.get("detail")).collect();
         let plan = plan.join("\n");
@@ -68,7 +75,7 @@ async fn slow_lists_leave_the_engine_alone() {
     for _ in 0..config.readers {
         held.push(store.readers.lists.acquire().await.unwrap());
     }
-    let id = write.task().id;
+    let id = write.id();
     let patience = Duration::from_secs(20);
     let engine = async {
         assert!(store.load(&[id]).await.unwrap()[0].is_some());
@@ -89,7 +96,7 @@ async fn claims_take_the_best_of_their_agents_in_order() {
         let mut task = step.task;
         task.priority = sutazai_core::task::Priority::new(priority).unwrap();
         task.due_at = Timestamp::from_millis(NOW.as_millis() + due);
-        TaskWrite::Insert { task: Arc::new(task), events: step.events, key: None }
+        TaskWrite::Insert { task: Arc::new(task), events: step.events, key: None, journal: None }
     };
     let mut random = fastrand::Rng::with_seed(3);
     let agents = ["a", "b", "c", "foreign", "another"];
@@ -98,16 +105,15 @@ async fn claims_take_the_best_of_their_agents_in_order() {
     store.write(&batch).await.unwrap();
     let mut expected: Vec<_> = batch
         .iter()
-        .map(TaskWrite::task)
+        .filter_map(TaskWrite::image)
         .filter(|task| ["a", "b", "c"].contains(&&*task.agent) && task.due_at <= NOW)
         .map(|task| (std::cmp::Reverse(task.priority), task.due_at, task.id))
         .collect();
     expected.sort_unstable();
     let mut granted = Vec::new();
     for limit in [1, 2, 7, 30, 1_000, 1_000] {
-        let agents = ["c".into(), "a".into(), "b".into(), "b".into(), "idle".into()].into();
-        let claim = Claim { node: NodeId::new("n"), agents, now: NOW, limit };
-        let tasks = store.claim(&claim).await.unwrap();
+        let claim = Claim { node: NodeId::new("n"), policy: policy(&["c", "a", "b", "idle"]), now: NOW, limit };
+        let tasks = store.claim(&claim).await.unwrap().tasks;
         assert!(tasks.len() <= limit);
         granted.extend(tasks.into_iter().map(|task| task.id));
     }
@@ -191,6 +197,7 @@ async fn what_a_crash_left_in_the_middle_of_a_change_is_mended() {
     assert_eq!((tasks.len(), &*tasks[0].tenant), (1, "default"), "half a change is no change");
     let step = engine::apply(&tasks[0], Command::Claim { node: NodeId::new("n") }, NOW).unwrap();
     let expected = tasks[0].revision;
-    let update = TaskWrite::Update { task: Arc::new(step.task), expected, events: step.events };
+    let update =
+        TaskWrite::Update { task: Arc::new(step.task), expected, events: step.events, entries: Vec::new(), key: None };
     assert_eq!(store.write(&[update]).await.unwrap(), [WriteOutcome::Applied]);
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
-use super::{error::Result, write::forget_keys};
+use super::{error::Result, keys};
 use crate::sqlite::writer::Writer;
 
 /// Pages from which on commits wait for the rest, so that the log starts again (64 MiB).
@@ -109,7 +109,7 @@ async fn keep(
                 REST
             }
             _ = forget.tick() => {
-                match forget_keys(&writer, SystemClock.now()).await {
+                match keys::forget(&writer, SystemClock.now()).await {
                     Ok(_) => {}
                     Err(fault) if fault.is_closed() => {}
                     Err(fault) => {

@@ -1,0 +1,76 @@
+//! Schedules: records as JSON, with what is looked for beside.
+
+use sqlx::{Arguments, sqlite::SqliteRow};
+use sutazai_core::{
+    clock::Timestamp,
+    store::{Page, ScheduleRecord},
+};
+
+use super::{
+    error::{Fault, Result},
+    read::Readers,
+    row::{Columns, unreadable},
+    write::{alone, arguments, limit},
+};
+use crate::sqlite::writer::Writer;
+
+pub(super) async fn put(writer: &Writer, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
+    let text = serde_json::to_string(record).map_err(|error| Fault::Driver(sqlx::Error::Encode(error.into())))?;
+    let arguments = arguments(|arguments| {
+        arguments.add(record.schedule.name.as_str())?;
+        arguments.add(record.revision.cast_signed())?;
+        arguments.add(record.next.map(Timestamp::as_millis))?;
+        arguments.add(text)?;
+        match expected {
+            Some(expected) => arguments.add(expected.cast_signed()),
+            None => Ok(()),
+        }
+    })?;
+    let sql = match expected {
+        None => {
+            "INSERT INTO schedules (name, revision, next, record) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING RETURNING 1"
+        }
+        Some(_) => {
+            "UPDATE schedules SET revision = ?2, next = ?3, record = ?4 WHERE name = ?1 AND revision = ?5 RETURNING 1"
+        }
+    };
+    Ok(!alone(writer, sql, arguments).await?.is_empty())
+}
+
+pub(super) async fn remove(writer: &Writer, name: &str) -> Result<bool> {
+    let arguments = arguments(|arguments| arguments.add(name))?;
+    Ok(!alone(writer, "DELETE FROM schedules WHERE name = ? RETURNING 1", arguments).await?.is_empty())
+}
+
+impl Readers {
+    pub(super) async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
+        let arguments = arguments(|arguments| arguments.add(name))?;
+        let rows = self.rows("SELECT record FROM schedules WHERE name = ?", arguments).await?;
+        rows.first().map(decode).transpose()
+    }
+
+    pub(super) async fn schedules(&self, after: Option<&str>, most: usize) -> Result<Page<ScheduleRecord>> {
+        let arguments = arguments(|arguments| {
+            arguments.add(after)?;
+            arguments.add(limit(most.saturating_add(1)))
+        })?;
+        let sql = "SELECT record FROM schedules WHERE ?1 IS NULL OR name > ?1 ORDER BY name LIMIT ?2";
+        let mut items = self.long_rows(sql, arguments).await?.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        let more = items.len() > most;
+        items.truncate(most);
+        Ok(Page { items, more })
+    }
+
+    pub(super) async fn due_schedules(&self, now: Timestamp, most: usize) -> Result<Vec<ScheduleRecord>> {
+        let arguments = arguments(|arguments| {
+            arguments.add(now.as_millis())?;
+            arguments.add(limit(most))
+        })?;
+        let sql = "SELECT record FROM schedules INDEXED BY schedules_next WHERE next IS NOT NULL AND next <= ? ORDER BY next LIMIT ?";
+        self.rows(sql, arguments).await?.iter().map(decode).collect()
+    }
+}
+
+fn decode(row: &SqliteRow) -> Result<ScheduleRecord> {
+    serde_json::from_str(Columns::of(row).get()?).map_err(unreadable("a schedule"))
+}
