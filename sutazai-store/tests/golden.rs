@@ -2,58 +2,143 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 #![cfg(feature = "sqlite")]
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Row, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use sutazai_core::{
     Payload,
     clock::Timestamp,
-    engine::{self, Command},
-    store::{TaskStore, TaskWrite},
-    task::{IdempotencyKey, NodeId, Progress, TaskError, TaskId, TaskRequest},
+    engine::{self, ClaimPolicy, Command, QueueRule, Transition},
+    store::{Child, Claim, JournalCopy, ScheduleRecord, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    task::{
+        Entry, EntryId, EntryKind, Failure, IdempotencyKey, NodeId, Outcome, Progress, Signal, Summary, TaskError,
+        TaskId, TaskRequest, TaskState, Wait, WaitReason,
+    },
 };
 use sutazai_store::SqliteStore;
 
-#[tokio::test]
-async fn the_stored_format_is_the_one_that_was_released() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tasks.db");
-    let store = SqliteStore::open(&path).await.unwrap();
-    let at = |millis: i64| Timestamp::from_millis(1_796_083_200_000 + millis);
-    let mut request = TaskRequest::new("echo", Payload::from_text(r#"{"text": "Grüße"}"#).unwrap())
-        .label("team", "a")
-        .deadline(at(60_000));
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_796_083_200_000 + millis)
+}
+
+fn key(name: &str, fingerprint: u8) -> IdempotencyKey {
+    IdempotencyKey { tenant: "default".into(), key: name.into(), fingerprint: [fingerprint; 32] }
+}
+
+fn json(text: &str) -> Payload {
+    Payload::from_text(text).unwrap()
+}
+
+fn update(step: &mut Transition, change: impl FnOnce(&mut Transition), entries: Vec<Entry>) -> TaskWrite {
+    let expected = step.task.revision;
+    change(step);
+    let events = std::mem::take(&mut step.events);
+    TaskWrite::Update { task: Arc::new(step.task.clone()), expected, events, entries, key: None }
+}
+
+async fn file(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+}
+
+/// A task with most of what a task can have.
+async fn store_a_task(store: &SqliteStore) {
+    let mut request = TaskRequest::new("echo", json(r#"{"text": "Grüße"}"#)).label("team", "a").deadline(at(60_000));
     request.parent_id = Some(TaskId::from_bytes([2; 16]));
     let mut step = engine::create(TaskId::from_bytes([1; 16]), "echo".into(), "1.2.3".into(), request, at(0));
-    let node = NodeId::new("node-1");
+    let node = NodeId::new("node-1/1");
     step.apply(Command::Claim { node: node.clone() }, at(1)).unwrap();
     step.apply(Command::Report(Progress { fraction: Some(0.25), message: "a quarter".into() }), at(2)).unwrap();
     step.apply(Command::Recover { journal: 0 }, at(3)).unwrap();
     step.apply(Command::Claim { node: node.clone() }, at(4)).unwrap();
     let error = TaskError::new("agent_failed", "not yet");
     step.apply(Command::Fail { error, retry: Some(Duration::from_millis(500)), random: 0 }, at(5)).unwrap();
-    let key = IdempotencyKey { tenant: "default".into(), key: "order-1".into(), fingerprint: [3; 32] };
     let events = std::mem::take(&mut step.events);
-    let expected = step.task.revision;
-    let insert = TaskWrite::Insert { task: Arc::new(step.task.clone()), events, key: Some(key), journal: None };
-    store.write(&[insert]).await.unwrap();
-    step.apply(Command::Claim { node }, at(600)).unwrap();
-    step.apply(Command::Complete { output: Payload::from_text("[1.0]").unwrap() }, at(601)).unwrap();
-    store
-        .write(&[TaskWrite::Update {
-            task: Arc::new(step.task),
-            expected,
-            events: step.events,
-            entries: Vec::new(),
-            key: None,
-        }])
-        .await
-        .unwrap();
+    let task = Arc::new(step.task.clone());
+    store.write(&[TaskWrite::Insert { task, events, key: Some(key("order-1", 3)), journal: None }]).await.unwrap();
+    let end = update(
+        &mut step,
+        |step| {
+            step.apply(Command::Claim { node }, at(600)).unwrap();
+            step.apply(Command::Complete { output: json("[1.0]") }, at(601)).unwrap();
+        },
+        Vec::new(),
+    );
+    store.write(&[end]).await.unwrap();
+}
+
+fn entry(index: u64, outcome: Outcome) -> Entry {
+    let id = EntryId { path: "0.1".into(), name: "call".into(), occurrence: 2 };
+    Entry { index, id, kind: EntryKind::Child, outcome, epoch: 1, at: at(7) }
+}
+
+/// A parent with a journal, a child, a signal and a webhook, and its fork.
+async fn store_a_family(store: &SqliteStore) {
+    let mut request = TaskRequest::new("parent", json("1")).webhook("https://example.org/hook");
+    request.detached = true;
+    let mut parent = engine::create(TaskId::from_bytes([7; 16]), "parent".into(), "0.3.1".into(), request, at(0));
+    parent.apply(Command::Claim { node: NodeId::new("node-1/1") }, at(1)).unwrap();
+    let of_parent = parent.task.id;
+    let mut request = TaskRequest::new("echo", json("2"));
+    request.parent_id = Some(of_parent);
+    let mut child = engine::create(TaskId::from_bytes([8; 16]), "echo".into(), "1.2.3".into(), request, at(2));
+    let born = Child { task: Arc::new(child.task.clone()), events: std::mem::take(&mut child.events) };
+    let failure = Failure { error: TaskError::new("busy", "later"), temporary: true };
+    let insert = TaskWrite::Insert {
+        task: Arc::new(parent.task.clone()),
+        events: std::mem::take(&mut parent.events),
+        key: None,
+        journal: None,
+    };
+    let append = TaskWrite::Append {
+        task: of_parent,
+        epoch: 1,
+        era: 0,
+        entries: vec![entry(0, Outcome::Open(json("8"))), entry(1, Outcome::Failed(failure))],
+        children: vec![born],
+    };
+    let wait = Command::Suspend { reason: WaitReason::Child, until: None };
+    let suspend =
+        update(&mut parent, |step| step.apply(wait, at(9)).unwrap(), vec![entry(2, Outcome::Done(json("[]")))]);
+    let end = update(&mut child, |step| step.apply(Command::Cancel, at(10)).unwrap(), Vec::new());
+    let signal = Signal { name: "approved".into(), payload: json("true"), at: at(11) };
+    let signal = TaskWrite::Signal { task: of_parent, signal, key: Some(key("signal-1", 4)) };
+    let fork = engine::create(
+        TaskId::from_bytes([9; 16]),
+        "parent".into(),
+        "0.3.1".into(),
+        TaskRequest::new("parent", json("1")),
+        at(12),
+    );
+    let journal = Some(JournalCopy { from: of_parent, era: 0, before: 1 });
+    let fork = TaskWrite::Insert { task: Arc::new(fork.task), events: fork.events, key: None, journal };
+    let outcomes = store.write(&[insert, append, suspend, end, signal, fork]).await.unwrap();
+    assert_eq!(outcomes, vec![WriteOutcome::Applied; 6]);
+    let schedule =
+        r#"{"name":"daily","cron":"0 6 * * *","time_zone":"Europe/Berlin","task":{"agent":"echo","input":1}}"#;
+    let record = ScheduleRecord {
+        schedule: json(schedule).read().unwrap(),
+        created_at: at(0),
+        paused: false,
+        last: Some(at(1)),
+        next: Some(at(2)),
+        revision: 3,
+    };
+    assert!(store.put_schedule(&record, None).await.unwrap());
+    store.remember(&key("schedule-1", 5), &json("{}"), at(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_stored_format_is_the_one_that_was_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store_a_task(&store).await;
+    store_a_family(&store).await;
     store.close().await.unwrap();
 
     let mut text = String::new();
-    let mut file = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-    let schema = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND sql IS NOT NULL ORDER BY type, name";
+    let mut file = file(&path).await;
+    let schema = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND sql IS NOT NULL ORDER BY type, name";
     for row in sqlx::query(schema).fetch_all(&mut file).await.unwrap() {
         writeln!(text, "{};\n", row.get::<String, _>("sql")).unwrap();
     }
@@ -62,7 +147,18 @@ async fn the_stored_format_is_the_one_that_was_released() {
     let row = sqlx::query(pragmas).fetch_one(&mut file).await.unwrap();
     let (application, encoding, page): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
     writeln!(text, "application_id {application}, {encoding}, pages of {page} bytes").unwrap();
-    for table in ["meta", "tasks", "task_events", "task_labels", "idempotency_keys"] {
+    let tables = [
+        "meta",
+        "tasks",
+        "task_events",
+        "task_labels",
+        "idempotency_keys",
+        "journal_entries",
+        "signals",
+        "schedules",
+        "deliveries",
+    ];
+    for table in tables {
         let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info(?) ORDER BY cid")
             .bind(table)
             .fetch_all(&mut file)
@@ -82,4 +178,85 @@ async fn the_stored_format_is_the_one_that_was_released() {
         std::fs::write(golden, &text).unwrap();
     }
     assert_eq!(text, std::fs::read_to_string(golden).unwrap(), "the stored format has changed");
+}
+
+/// A file as the first version left it.
+async fn first_schema(path: &Path) {
+    let mut file = file(path).await;
+    let all = sqlx::migrate!("src/task/sqlite/migrations");
+    let first: Vec<_> = all.iter().filter(|migration| migration.version == 1).cloned().collect();
+    sqlx::migrate::Migrator::with_migrations(first).run_direct(None, &mut file, false).await.unwrap();
+    file.execute(include_str!("golden/sqlite-1.sql")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_first_version_stored_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    first_schema(&path).await;
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+
+    let ids = [1, 3, 4, 5, 6].map(|n| TaskId::from_bytes([n; 16]));
+    let tasks = store.load(&ids).await.unwrap();
+    let mut number = 0;
+    for (task, id) in tasks.iter().zip(ids) {
+        let task = task.as_ref().unwrap();
+        let events = store.events(id, 0, 100).await.unwrap();
+        assert_eq!(Summary::of(&events).unwrap(), Summary::from(task), "{id}");
+        assert_eq!((task.wakes, task.journal.era, task.detached, task.webhook.as_deref()), (0, 0, false, None));
+        number += events.len();
+    }
+    let feed = store.feed(0, 100).await.unwrap();
+    assert_eq!(feed.len(), number);
+    assert!(feed.windows(2).all(|pair| pair[0].number < pair[1].number));
+    assert_eq!(store.feed(feed[3].number, 2).await.unwrap(), feed[4..6]);
+
+    let old = NodeId::new("node-1");
+    assert_eq!(store.lapsed().await.unwrap(), std::slice::from_ref(&old), "its node is none of the list");
+    let held = store.held_by(&old, 10).await.unwrap();
+    assert_eq!(held.iter().map(|held| (held.task.id, held.journal)).collect::<Vec<_>>(), [(ids[2], 0)]);
+    assert_eq!(store.next_due(at(0)).await.unwrap(), Some(at(505)));
+    let labelled = TaskQuery { label: Some(("team".into(), "a".into())), limit: 5, ..TaskQuery::default() };
+    assert_eq!(store.list(&labelled).await.unwrap().items.len(), 1);
+    let dead = TaskQuery { dead_letters: true, limit: 5, ..TaskQuery::default() };
+    assert_eq!(store.list(&dead).await.unwrap().items[0].id, ids[4]);
+
+    let first = tasks[0].clone().unwrap();
+    let again = engine::create(
+        TaskId::from_bytes([99; 16]),
+        "echo".into(),
+        "1.2.3".into(),
+        TaskRequest::new("echo", json("1")),
+        at(0),
+    );
+    let again = TaskWrite::Insert {
+        task: Arc::new(again.task),
+        events: again.events,
+        key: Some(key("order-1", 3)),
+        journal: None,
+    };
+    assert_eq!(store.write(&[again]).await.unwrap(), [WriteOutcome::Replayed(Box::new(first))]);
+
+    let rule = || QueueRule { agent: "echo".into(), concurrency: None, rate: None };
+    let queues = [("echo@1".into(), rule()), ("echo@0.3".into(), rule())].into();
+    let policy = ClaimPolicy { queues, ..ClaimPolicy::default() };
+    let claim = Claim { node: NodeId::new("new/1"), policy, now: at(1_000), limit: 10 };
+    let granted = store.claim(&claim).await.unwrap();
+    assert_eq!(tasks[3].as_ref().unwrap().wait, Some(Wait::Retry));
+    let attempts: Vec<_> = granted.tasks.iter().map(|task| (task.id, task.attempt, task.state)).collect();
+    assert_eq!(attempts, [(ids[1], 1, TaskState::Running), (ids[3], 2, TaskState::Running)]);
+    let mut letter = Transition { task: tasks[4].clone().unwrap(), events: Vec::new() };
+    let requeue = update(
+        &mut letter,
+        |step| step.apply(Command::Requeue { input: None, deadline: None }, at(2_000)).unwrap(),
+        Vec::new(),
+    );
+    assert_eq!(store.write(&[requeue]).await.unwrap(), [WriteOutcome::Applied]);
+    assert_eq!(
+        store.claim(&Claim { now: at(3_000), ..claim }).await.unwrap().tasks[0].id,
+        ids[4],
+        "a dead letter has a queue"
+    );
+    store.close().await.unwrap();
 }
