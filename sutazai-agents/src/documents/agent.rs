@@ -83,7 +83,7 @@ impl DocumentManager {
         Ok(snapshots)
     }
 
-    async fn ask(&self, context: &Context, input: &DocumentsInput) -> Result<Answer> {
+    async fn ask(&self, context: &Context, input: &DocumentsInput) -> Result<Answer, AgentError> {
         let began = Instant::now();
         let question = input.text.as_deref().unwrap_or_default();
         let snapshots = self.open(context, input.docs.as_deref()).await?;

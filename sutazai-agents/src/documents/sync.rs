@@ -146,7 +146,7 @@ async fn read_group(
     options: &Arc<DocumentsOptions>,
 ) -> Result<(Vec<Fresh>, VecDeque<Found>)> {
     let known: Vec<Option<FileRecord>> = doubtful.iter().map(|found| index.files.get(&found.name).cloned()).collect();
-    let (read_ms, options) = (context.now().as_millis(), Arc::clone(options));
+    let (read_ms, options) = (context.time().as_millis(), Arc::clone(options));
     blocking(move || {
         let (mut group, mut size) = (Vec::new(), 0);
         for known in known {
