@@ -184,8 +184,9 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
         };
         let pause = next.map_or(SLOW_POLL, |at| engine.clock.now().until(at).min(SLOW_POLL));
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = engine.earlier.notified() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -99,12 +99,14 @@ async fn serve(
 ) {
     let (mut writes, mut callers) = (Vec::new(), Vec::<Caller>::new());
     loop {
+        // Biased here and elsewhere: the same events in the same order always lead to the same writes, which the simulation relies on.
         let first = tokio::select! {
-            first = pending.recv() => first,
+            biased;
             () = end.notified() => {
                 pending.close();
                 continue;
             }
+            first = pending.recv() => first,
         };
         let Some(first) = first else { return };
         let mut next = Some(first);
