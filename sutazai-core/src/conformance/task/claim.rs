@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{Life, START, at, claim_of, holds, node, request, store_all};
+use super::{Life, START, at, claim_of, holds, node, policy, request, store_all};
 use crate::{
     engine::Command,
     error::Result,
@@ -12,7 +12,7 @@ use crate::{
     task::{NodeId, Priority, RetryPolicy, Task, TaskError, TaskId},
 };
 
-fn ids(tasks: &[Task]) -> Vec<TaskId> {
+pub(super) fn ids(tasks: &[Task]) -> Vec<TaskId> {
     tasks.iter().map(|task| task.id).collect()
 }
 
@@ -21,7 +21,7 @@ fn id_set(tasks: &[Task]) -> BTreeSet<TaskId> {
 }
 
 /// A life whose first attempt failed and whose next is due at `millis`.
-fn waiting_until(millis: u64) -> Life {
+pub(super) fn waiting_until(millis: u64) -> Life {
     let mut life = Life::of(request().retry(RetryPolicy { max_attempts: 3, initial_ms: 0, max_ms: 0 }));
     let retry = Some(Duration::from_millis(millis));
     life.claimed().then(Command::Fail { error: TaskError::new("e", "m"), retry, random: 0 }, START);
@@ -34,9 +34,9 @@ pub async fn claims_go_by_priority_then_due_then_id(store: &dyn TaskStore) -> Re
     let mut lives = [with(5), with(0), with(9), with(5), waiting_until(20), waiting_until(10), with(9)];
     store_all(store, lives.iter_mut().rev()).await?;
     let order = [2, 6, 0, 3, 5, 4, 1].map(|index: usize| lives[index].id());
-    let mut claimed = store.claim(&claim_of(3, at(50))).await?;
+    let mut claimed = store.claim(&claim_of(3, at(50))).await?.tasks;
     assert_eq!(claimed.len(), 3);
-    claimed.extend(store.claim(&claim_of(100, at(50))).await?);
+    claimed.extend(store.claim(&claim_of(100, at(50))).await?.tasks);
     assert_eq!(ids(&claimed), order);
     Ok(())
 }
@@ -45,29 +45,27 @@ pub async fn claims_go_by_priority_then_due_then_id(store: &dyn TaskStore) -> Re
 pub async fn nothing_is_claimed_before_it_is_due(store: &dyn TaskStore) -> Result<()> {
     let (mut later, mut fresh) = (waiting_until(500), Life::new());
     store_all(store, [&mut later, &mut fresh]).await?;
-    assert_eq!(store.claim(&claim_of(10, at(-1))).await?, []);
-    assert_eq!(ids(&store.claim(&claim_of(10, at(499))).await?), [fresh.id()]);
-    assert_eq!(ids(&store.claim(&claim_of(10, at(500))).await?), [later.id()]);
-    assert_eq!(store.claim(&claim_of(10, at(9_000))).await?, []);
+    assert_eq!(store.claim(&claim_of(10, at(-1))).await?.tasks, []);
+    assert_eq!(ids(&store.claim(&claim_of(10, at(499))).await?.tasks), [fresh.id()]);
+    assert_eq!(ids(&store.claim(&claim_of(10, at(500))).await?.tasks), [later.id()]);
+    assert_eq!(store.claim(&claim_of(10, at(9_000))).await?.tasks, []);
     Ok(())
 }
 
-/// A node is given tasks of its own agents only; those of others keep their place.
-pub async fn only_agents_of_the_node_are_claimed(store: &dyn TaskStore) -> Result<()> {
-    let agents = ["echo", "sleep", "echo'; --", "écho"];
+/// Only tasks of the queues that the policy names are given, line of versions included; others keep their place.
+pub async fn only_queues_of_the_policy_are_claimed(store: &dyn TaskStore) -> Result<()> {
+    let agents = ["echo", "sleep", "echo'; --", "écho", "echo"];
     let mut lives = agents.map(|agent| Life::of_agent(agent, request()));
+    lives[4].step.task.agent_version = "2.0.0".into();
     store_all(store, &mut lives).await?;
-    let claim = |agents: &[&str]| Claim {
-        node: node(),
-        agents: agents.iter().map(|agent| (*agent).into()).collect(),
-        now: START,
-        limit: 10,
-    };
-    assert_eq!(store.claim(&claim(&[])).await?, []);
-    assert_eq!(store.claim(&claim(&["nobody"])).await?, []);
-    assert_eq!(ids(&store.claim(&claim(&["sleep"])).await?), [lives[1].id()]);
-    let rest = store.claim(&claim(&["nobody", "écho", "echo'; --", "echo", "sleep"])).await?;
+    let claim =
+        |queues: &[&'static str]| Claim { node: node(), policy: policy(queues.iter().copied()), now: START, limit: 10 };
+    assert_eq!(store.claim(&claim(&[])).await?.tasks, []);
+    assert_eq!(store.claim(&claim(&["nobody@1", "echo", "echo@"])).await?.tasks, []);
+    assert_eq!(ids(&store.claim(&claim(&["sleep@1"])).await?.tasks), [lives[1].id()]);
+    let rest = store.claim(&claim(&["nobody@1", "écho@1", "echo'; --@1", "echo@1", "sleep@1"])).await?.tasks;
     assert_eq!(ids(&rest), [0, 2, 3].map(|index: usize| lives[index].id()));
+    assert_eq!(ids(&store.claim(&claim(&["echo@2"])).await?.tasks), [lives[4].id()]);
     Ok(())
 }
 
@@ -75,7 +73,7 @@ pub async fn only_agents_of_the_node_are_claimed(store: &dyn TaskStore) -> Resul
 pub async fn a_claim_is_the_transition(store: &dyn TaskStore) -> Result<()> {
     let mut lives = [Life::of(request().label("a", "b")), waiting_until(10)];
     store_all(store, &mut lives).await?;
-    let claimed = store.claim(&claim_of(10, at(20))).await?;
+    let claimed = store.claim(&claim_of(10, at(20))).await?.tasks;
     assert_eq!(claimed.len(), 2);
     for life in &mut lives {
         life.then(Command::Claim { node: node() }, at(20));
@@ -96,7 +94,7 @@ pub async fn no_task_is_claimed_twice(store: &dyn TaskStore) -> Result<()> {
         (0..20).map(|n| Claim { node: NodeId::new(format!("node-{n}")), ..claim_of(15, START) }).collect();
     let mut granted = Vec::new();
     for (claim, tasks) in claims.iter().zip(join_all(claims.iter().map(|claim| store.claim(claim))).await) {
-        let tasks = tasks?;
+        let tasks = tasks?.tasks;
         assert!(tasks.len() <= 15 && tasks.iter().all(|task| task.node.as_ref() == Some(&claim.node)));
         granted.extend(ids(&tasks));
     }
@@ -113,10 +111,10 @@ pub async fn only_runnable_tasks_are_claimed(store: &dyn TaskStore) -> Result<()
     lives[2].then(Command::Cancel, START);
     lives[3].claimed().then(Command::Release, at(1));
     store_all(store, &mut lives).await?;
-    assert_eq!(store.claim(&claim_of(0, at(5))).await?, []);
-    assert_eq!(ids(&store.claim(&claim_of(10, at(5))).await?), [lives[3].id()]);
-    store_all(store, [lives[0].then(Command::Recover, at(6))]).await?;
-    assert_eq!(ids(&store.claim(&claim_of(10, at(6))).await?), [lives[0].id()]);
+    assert_eq!(store.claim(&claim_of(0, at(5))).await?.tasks, []);
+    assert_eq!(ids(&store.claim(&claim_of(10, at(5))).await?.tasks), [lives[3].id()]);
+    store_all(store, [lives[0].then(Command::Recover { journal: 0 }, at(6))]).await?;
+    assert_eq!(ids(&store.claim(&claim_of(10, at(6))).await?.tasks), [lives[0].id()]);
     Ok(())
 }
 
@@ -125,8 +123,8 @@ pub async fn held_tasks_are_those_of_the_node(store: &dyn TaskStore) -> Result<(
     let mut lives: Vec<_> = (0..5).map(|_| Life::new()).collect();
     lives[4].then(Command::Claim { node: NodeId::new("node-10") }, START);
     store_all(store, &mut lives).await?;
-    let claimed = store.claim(&claim_of(3, START)).await?;
-    let held = store.held_by(&node(), 10).await?;
+    let claimed = store.claim(&claim_of(3, START)).await?.tasks;
+    let held: Vec<Task> = store.held_by(&node(), 10).await?.into_iter().map(|held| held.task).collect();
     assert_eq!(id_set(&held), id_set(&claimed));
     assert!(held.iter().all(|task| claimed.contains(task)));
     assert_eq!(store.held_by(&node(), 2).await?.len(), 2);
@@ -165,7 +163,7 @@ pub async fn next_due_is_the_next_moment(store: &dyn TaskStore) -> Result<()> {
     let mut lives = [waiting_until(300), Life::of(request().deadline(at(200))), Life::of(request().deadline(at(400)))];
     lives[2].claimed();
     store_all(store, &mut lives).await?;
-    assert_eq!(store.next_due(at(-1)).await?, Some(START));
+    assert_eq!(store.next_due(at(-1)).await?, Some(at(200)), "what is `created` was told of when it came");
     assert_eq!(store.next_due(START).await?, Some(at(200)));
     assert_eq!(store.next_due(at(199)).await?, Some(at(200)));
     assert_eq!(store.next_due(at(200)).await?, Some(at(300)));
@@ -179,6 +177,17 @@ pub async fn next_due_is_the_next_moment(store: &dyn TaskStore) -> Result<()> {
     Ok(())
 }
 
+/// A claim says how many of what it gives were `created`.
+pub async fn claims_say_what_was_created(store: &dyn TaskStore) -> Result<()> {
+    let mut lives = [Life::new(), waiting_until(10), Life::new()];
+    store_all(store, &mut lives).await?;
+    let granted = store.claim(&claim_of(10, at(20))).await?;
+    assert_eq!((granted.tasks.len(), granted.from_created, granted.again_at), (3, 2, None));
+    let granted = store.claim(&claim_of(10, at(20))).await?;
+    assert_eq!((granted.tasks.len(), granted.from_created), (0, 0));
+    Ok(())
+}
+
 /// `queue_depths` counts what no worker has, by agent.
 pub async fn depths_follow_the_states(store: &dyn TaskStore) -> Result<()> {
     let depth = async || -> Result<u64> { Ok(store.queue_depths().await?.values().sum()) };
@@ -186,10 +195,11 @@ pub async fn depths_follow_the_states(store: &dyn TaskStore) -> Result<()> {
     let mut lives = [Life::new(), Life::new(), Life::new(), waiting_until(1_000)];
     lives[2].claimed().completed();
     store_all(store, &mut lives).await?;
+    assert_eq!(store.queued().await?, 2, "those that are `created`");
     assert_eq!(depth().await?, 3);
     let agent = lives[0].task().agent.to_string();
     assert_eq!(store.queue_depths().await?.get(&agent), Some(&3), "under its name");
-    let claimed = store.claim(&claim_of(1, START)).await?;
-    assert_eq!((claimed.len(), depth().await?), (1, 2));
+    let claimed = store.claim(&claim_of(1, START)).await?.tasks;
+    assert_eq!((claimed.len(), depth().await?, store.queued().await?), (1, 2, 1));
     Ok(())
 }

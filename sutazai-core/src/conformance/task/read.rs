@@ -1,9 +1,13 @@
 //! What loads, lists and pages of events guarantee.
 
+use std::time::Duration;
+
 use super::{Life, START, claim_of, request, store_all};
 use crate::{
+    engine::Command,
     error::{ErrorKind, Result},
-    store::{TaskQuery, TaskStore},
+    payload::Payload,
+    store::{Posted, TaskQuery, TaskStore},
     task::{TaskId, TaskState},
 };
 
@@ -122,13 +126,49 @@ pub async fn filters_all_hold(store: &dyn TaskStore) -> Result<()> {
     Ok(())
 }
 
+/// Dead letters are what failed and was not discarded; live is what has not ended.
+pub async fn dead_letters_and_live_tasks_are_listed(store: &dyn TaskStore) -> Result<()> {
+    let mut lives: Vec<_> = (0..28).map(|_| Life::new()).collect();
+    for (n, life) in lives.iter_mut().enumerate() {
+        match n % 7 {
+            0 => {}
+            1 => drop(life.claimed()),
+            2 => drop(life.then(Command::Cancel, START)),
+            3 => drop(life.then(Command::Expire, START)),
+            4 => drop(life.then(Command::Expire, START).then(Command::Discard, START)),
+            5 => drop(life.claimed().completed()),
+            _ => {
+                life.then(Command::Expire, START);
+                life.then(Command::Requeue { input: None, deadline: None }, START);
+            }
+        }
+    }
+    store_all(store, &mut lives).await?;
+    for dead_letters in [false, true] {
+        for live in [false, true] {
+            for state in [None, Some(TaskState::Failed), Some(TaskState::Created)] {
+                let query = TaskQuery { dead_letters, live, state, ..TaskQuery::default() };
+                let fits = |life: &&Life| {
+                    let task = life.task();
+                    (!dead_letters || (task.state == TaskState::Failed && !task.discarded))
+                        && (!live || task.finished_at.is_none())
+                        && state.is_none_or(|state| task.state == state)
+                };
+                let expected: Vec<_> = lives.iter().rev().filter(fits).map(Life::id).collect();
+                assert_eq!(all_pages(store, &query, 3).await?, expected, "{query:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Events come in order, after a number, as many as asked; none for a task that does not exist.
 pub async fn events_are_read_in_pages(store: &dyn TaskStore) -> Result<()> {
     let mut life = Life::new();
     store_all(store, [&mut life]).await?;
     store_all(store, [life.claimed()]).await?;
     for _ in 0..3 {
-        life.then(crate::engine::Command::Recover, START).claimed();
+        life.then(crate::engine::Command::Recover { journal: 0 }, START).claimed();
     }
     life.completed();
     store_all(store, [&mut life]).await?;
@@ -150,16 +190,41 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
     let mut life = Life::new();
     store_all(store, [&mut life]).await?;
     store.close().await?;
+    let (node, record) = (super::node(), super::record("a", "a/1"));
+    let (schedule, key, id) = (super::scheduled("s", None), super::key("k", 1), life.id());
+    let (hold, nothing) = (Duration::ZERO, Payload::null());
     let errors = [
         store.write(&[Life::new().write()]).await.err(),
         store.claim(&claim_of(1, START)).await.err(),
-        store.load(&[life.id()]).await.err(),
+        store.load(&[id]).await.err(),
         store.list(&TaskQuery { limit: 1, ..TaskQuery::default() }).await.err(),
-        store.events(life.id(), 0, 1).await.err(),
-        store.held_by(&super::node(), 1).await.err(),
+        store.held_by(&node, 1).await.err(),
         store.overdue(START, 1).await.err(),
         store.next_due(START).await.err(),
         store.queue_depths().await.err(),
+        store.queued().await.err(),
+        store.events(id, 0, 1).await.err(),
+        store.feed(0, 1).await.err(),
+        store.journal(id, 0, 0, 1).await.err(),
+        store.signals(id, "s", 0, 1).await.err(),
+        store.join(&record, hold).await.err(),
+        store.renew(&node, 0, hold).await.err(),
+        store.lapsed().await.err(),
+        store.part(&node).await.err(),
+        store.nodes().await.err(),
+        store.put_schedule(&schedule, None).await.err(),
+        store.schedule("s").await.err(),
+        store.schedules(None, 1).await.err(),
+        store.due_schedules(START, 1).await.err(),
+        store.drop_schedule("s").await.err(),
+        store.deliveries(START, 1, hold).await.err(),
+        store.posted(id, &Posted::UpTo(1), START).await.err(),
+        store.undelivered(None, 1).await.err(),
+        store.recall(&key).await.err(),
+        store.remember(&key, &nothing, START).await.err(),
+        store.ended(None, START, 1).await.err(),
+        store.nth_newest(TaskState::Failed, 0).await.err(),
+        store.purge(&[id]).await.err(),
         store.ping().await.err(),
     ];
     for error in errors {

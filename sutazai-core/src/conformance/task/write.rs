@@ -9,8 +9,8 @@ use crate::{
     engine::Command,
     error::Result,
     payload::Payload,
-    store::{TaskQuery, TaskStore, TaskWrite, WriteOutcome},
-    task::{Priority, Progress, RetryPolicy, Revision, TaskError},
+    store::{Held, Recalled, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    task::{Priority, Progress, RetryPolicy, Revision, TaskError, TaskRequest},
 };
 
 /// An empty batch does nothing and succeeds.
@@ -107,7 +107,7 @@ pub async fn one_batch_may_hold_a_whole_life(store: &dyn TaskStore) -> Result<()
     holds(store, &other).await?;
 
     let batch = [
-        other.then(Command::Recover, at(2)).write(),
+        other.then(Command::Recover { journal: 0 }, at(2)).write(),
         other.then(Command::Claim { node: super::node() }, at(3)).write(),
         other.completed().write(),
     ];
@@ -147,8 +147,8 @@ pub async fn stale_revisions_are_refused(store: &dyn TaskStore) -> Result<()> {
         Revision { seq: current.seq - 1, ..current },
         life.task().revision,
     ] {
-        let TaskWrite::Update { task, events, .. } = next.clone() else { continue };
-        let stale = TaskWrite::Update { task, expected: wrong, events };
+        let TaskWrite::Update { task, events, entries, key, .. } = next.clone() else { continue };
+        let stale = TaskWrite::Update { task, expected: wrong, events, entries, key };
         assert_eq!(store.write(&[stale]).await?, [WriteOutcome::Stale], "{wrong:?}");
         assert_eq!(store.events(life.id(), 0, 10).await?.len(), 1, "a refused write leaves no event");
     }
@@ -229,7 +229,7 @@ pub async fn of_racing_inserts_with_one_key_one_is_stored(store: &dyn TaskStore)
     let (mut winners, mut replayed) = (Vec::new(), Vec::new());
     for (batch, answer) in batches.iter().zip(answers) {
         match answer?.as_slice() {
-            [WriteOutcome::Applied, WriteOutcome::Applied] => winners.push(batch[1].task().id),
+            [WriteOutcome::Applied, WriteOutcome::Applied] => winners.push(batch[1].id()),
             [WriteOutcome::Applied, WriteOutcome::Replayed(first)] => replayed.push(first.id),
             other => assert!(other.is_empty(), "{other:?}"),
         }
@@ -272,14 +272,46 @@ pub async fn batches_may_be_large(store: &dyn TaskStore) -> Result<()> {
     Ok(())
 }
 
+/// An update changes the input where its events say so, and nowhere else.
+pub async fn the_input_changes_only_with_an_event_that_says_so(store: &dyn TaskStore) -> Result<()> {
+    let mut life = Life::of(TaskRequest::new("echo", Payload::of(&1)?));
+    store_all(store, [&mut life]).await?;
+    life.claimed().step.task.input = Payload::of(&2)?;
+    store_all(store, [&mut life]).await?;
+    life.step.task.input = Payload::of(&1)?;
+    holds(store, &life).await?;
+    store_all(store, [life.then(Command::Continue { input: Payload::of(&3)? }, at(1))]).await?;
+    holds(store, &life).await?;
+    store_all(store, [life.then(Command::Expire, at(2))]).await?;
+    store_all(store, [life.then(Command::Requeue { input: Some(Payload::of(&4)?), deadline: None }, at(3))]).await?;
+    holds(store, &life).await?;
+    store_all(store, [life.then(Command::Expire, at(4))]).await?;
+    life.then(Command::Requeue { input: None, deadline: Some(at(9)) }, at(5)).step.task.input = Payload::of(&5)?;
+    store_all(store, [&mut life]).await?;
+    life.step.task.input = Payload::of(&4)?;
+    holds(store, &life).await?;
+    // The next input in one write with what came before it.
+    life.then(Command::Claim { node: super::node() }, at(6)).then(Command::Continue { input: Payload::of(&6)? }, at(6));
+    store_all(store, [life.then(Command::Claim { node: super::node() }, at(7))]).await?;
+    holds(store, &life).await
+}
+
 /// What was acknowledged is there when the store is opened again: tasks, events, keys and the order of work. For durable stores; `open` opens the same data each time.
 pub async fn acknowledged_writes_survive<S: TaskStore>(open: impl AsyncFn() -> S) -> Result<()> {
     let mut done = Life::of(request().label("a", "b")).with_key(key("order-1", 1));
-    let (mut held, mut free) = (Life::new(), Life::of(request().deadline(at(9_000))));
+    let (mut held, mut free) = (Life::new(), Life::of(request().deadline(at(9_000)).webhook("http://127.0.0.1:9/")));
     let store = open().await;
     assert!(store.info().durable);
     store_all(&store, [&mut done, &mut held, &mut free]).await?;
     store_all(&store, [done.claimed().completed(), held.claimed()]).await?;
+    let (task, epoch) = (held.id(), held.task().revision.epoch);
+    let append = TaskWrite::Append { task, epoch, era: 0, entries: super::entries(0..2), children: Vec::new() };
+    let signal = TaskWrite::Signal { task, signal: super::signal("go", 1), key: None };
+    assert_eq!(store.write(&[append, signal]).await?, [WriteOutcome::Applied, WriteOutcome::Applied]);
+    held.step.task.wakes = 1;
+    assert!(store.put_schedule(&super::scheduled("daily", Some(START)), None).await?);
+    store.remember(&key("answer", 1), &Payload::of(&7)?, super::wall()).await?;
+    let feed = store.feed(0, 100).await?;
     store.close().await?;
     drop(store);
 
@@ -289,9 +321,16 @@ pub async fn acknowledged_writes_survive<S: TaskStore>(open: impl AsyncFn() -> S
     }
     let mut again = Life::new().with_key(key("order-1", 1));
     assert_eq!(store.write(&[again.write()]).await?, [WriteOutcome::Replayed(Box::new(done.task().clone()))]);
-    assert_eq!(store.held_by(&super::node(), 10).await?, [held.task().clone()]);
+    let found = Held { task: held.task().clone(), journal: 2 };
+    assert_eq!(store.held_by(&super::node(), 10).await?, [found]);
+    assert_eq!(store.journal(held.id(), 0, 0, 10).await?, super::entries(0..2));
+    assert_eq!(store.signals(held.id(), "go", 0, 10).await?, [super::signal("go", 1)]);
+    assert_eq!(store.schedule("daily").await?, Some(super::scheduled("daily", Some(START))));
+    assert_eq!(store.recall(&key("answer", 1)).await?, Recalled::Answered(Payload::of(&7)?));
+    assert_eq!(store.deliveries(START, 10, Duration::ZERO).await?.len(), 1);
+    assert_eq!(store.feed(0, 100).await?, feed);
     assert_eq!(store.overdue(at(9_000), 10).await?, [free.task().clone()]);
     let claimed = store.claim(&super::claim_of(10, START)).await?;
-    assert_eq!(claimed.iter().map(|task| task.id).collect::<Vec<_>>(), [free.id()]);
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [free.id()]);
     store.close().await
 }
