@@ -15,8 +15,11 @@ use sutazai_core::{
     clock::Timestamp,
     memory::MemoryTaskStore,
     prelude::*,
-    store::{Claim, Page, QueueDepths, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
-    task::{Event, NodeId, TaskId},
+    store::{
+        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
+        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+    },
+    task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, TaskId},
 };
 
 /// What a store is asked to do.
@@ -72,13 +75,13 @@ impl TaskStore for Faulty {
             }
         }
     }
-    async fn claim(&self, claim: &Claim) -> Result<Vec<Task>> {
+    async fn claim(&self, claim: &Claim) -> Result<Granted> {
         match self.fate(Asked::Claim) {
             Fate::Done => self.inner.claim(claim).await,
             Fate::Refused(error) => Err(error),
             Fate::Lost => {
                 let granted = self.inner.claim(claim).await?;
-                if granted.is_empty() {
+                if granted.tasks.is_empty() {
                     return Ok(granted);
                 }
                 self.lost.fetch_add(1, Ordering::SeqCst);
@@ -95,10 +98,7 @@ impl TaskStore for Faulty {
     async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
         self.inner.list(query).await
     }
-    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.inner.events(task, after, limit).await
-    }
-    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Task>> {
+    async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Held>> {
         self.inner.held_by(node, limit).await
     }
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
@@ -109,6 +109,75 @@ impl TaskStore for Faulty {
     }
     async fn queue_depths(&self) -> Result<QueueDepths> {
         self.inner.queue_depths().await
+    }
+    async fn queued(&self) -> Result<u64> {
+        self.inner.queued().await
+    }
+    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.inner.events(task, after, limit).await
+    }
+    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<NumberedEvent>> {
+        self.inner.feed(after, limit).await
+    }
+    async fn journal(&self, task: TaskId, era: u32, from: u64, limit: usize) -> Result<Vec<Entry>> {
+        self.inner.journal(task, era, from, limit).await
+    }
+    async fn signals(&self, task: TaskId, name: &str, from: u64, limit: usize) -> Result<Vec<Signal>> {
+        self.inner.signals(task, name, from, limit).await
+    }
+    async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<()> {
+        self.inner.join(node, lease).await
+    }
+    async fn renew(&self, node: &NodeId, running: u64, lease: Duration) -> Result<bool> {
+        self.inner.renew(node, running, lease).await
+    }
+    async fn lapsed(&self) -> Result<Vec<NodeId>> {
+        self.inner.lapsed().await
+    }
+    async fn part(&self, node: &NodeId) -> Result<()> {
+        self.inner.part(node).await
+    }
+    async fn nodes(&self) -> Result<Vec<NodeRecord>> {
+        self.inner.nodes().await
+    }
+    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
+        self.inner.put_schedule(record, expected).await
+    }
+    async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
+        self.inner.schedule(name).await
+    }
+    async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Page<ScheduleRecord>> {
+        self.inner.schedules(after, limit).await
+    }
+    async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<ScheduleRecord>> {
+        self.inner.due_schedules(now, limit).await
+    }
+    async fn drop_schedule(&self, name: &str) -> Result<bool> {
+        self.inner.drop_schedule(name).await
+    }
+    async fn deliveries(&self, now: Timestamp, limit: usize, hold: Duration) -> Result<Vec<Delivery>> {
+        self.inner.deliveries(now, limit, hold).await
+    }
+    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
+        self.inner.posted(task, what, now).await
+    }
+    async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {
+        self.inner.undelivered(before, limit).await
+    }
+    async fn recall(&self, key: &IdempotencyKey) -> Result<Recalled> {
+        self.inner.recall(key).await
+    }
+    async fn remember(&self, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
+        self.inner.remember(key, answer, now).await
+    }
+    async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>> {
+        self.inner.ended(after, created_before, limit).await
+    }
+    async fn nth_newest(&self, state: TaskState, n: u64) -> Result<Option<TaskId>> {
+        self.inner.nth_newest(state, n).await
+    }
+    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
+        self.inner.purge(tasks).await
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
@@ -188,7 +257,9 @@ async fn what_was_acknowledged_ends_once_whatever_the_store_does() {
 async fn one_task_that_cannot_be_stored_does_not_take_its_group_with_it() {
     let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
     let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
-        Asked::Write(batch) if batch.iter().any(|write| write.task().input.as_str() == "666") => {
+        Asked::Write(batch)
+            if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "666")) =>
+        {
             Fate::Refused(Error::new(ErrorKind::Invalid, "this task cannot be stored"))
         }
         _ => Fate::Done,

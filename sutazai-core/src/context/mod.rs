@@ -99,10 +99,6 @@ impl Context {
         &self.0.task
     }
 
-    pub(crate) fn task_image(&self) -> &Arc<Task> {
-        &self.0.task
-    }
-
     /// The task's id: the key for effects that must not happen twice.
     #[must_use]
     pub fn id(&self) -> TaskId {

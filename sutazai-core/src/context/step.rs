@@ -97,6 +97,7 @@ where
             Begun::New => {}
         }
         let live = journal.live();
+        let working = context.control().work().await;
         context.may_act().await;
         if self.effects == Effects::Destructive {
             let open = Outcome::Open(Payload::null());
@@ -108,7 +109,7 @@ where
         let result = self.run(&id).await;
         let (outcome, result) = settle(result);
         context.record(Draft { id, kind: self.kind, outcome, at: context.time(), child: None }).await;
-        drop(live);
+        drop((live, working));
         result
     }
 

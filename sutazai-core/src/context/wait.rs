@@ -19,14 +19,15 @@ struct Until {
     until: Option<Timestamp>,
 }
 
-/// How a wait for a signal ended.
+/// How a wait for a signal ended: with the payload and the number of its name that came, or with neither.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Receipt {
-    /// It came, as this number of its name.
-    Came { signal: Payload, number: u64 },
-    /// It did not come in time.
-    TimedOut { timed_out: bool },
+struct Receipt {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signal: Option<Payload>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    timed_out: bool,
 }
 
 impl Context {
@@ -102,7 +103,7 @@ impl Context {
         };
         let number = journal.take_signal_number(name);
         let receipt = self.receive(name, number, until).await?;
-        if matches!(receipt, Receipt::TimedOut { .. }) {
+        if receipt.timed_out {
             journal.give_signal_number_back(name, number);
         }
         let outcome = Outcome::Done(payload(&receipt));
@@ -118,10 +119,10 @@ impl Context {
             poked.as_mut().enable(); // before the look, so that a signal right after it is not missed
             let mut found = self.0.engine.store.signals(self.id(), name, number, 1).await?;
             if let Some(signal) = found.pop() {
-                break Receipt::Came { signal: signal.payload, number };
+                break Receipt { signal: Some(signal.payload), number: Some(number), timed_out: false };
             }
             if until.is_some_and(|until| until <= self.time()) {
-                break Receipt::TimedOut { timed_out: true };
+                break Receipt { signal: None, number: None, timed_out: true };
             }
             slot.get_or_insert_with(|| self.control().wait());
             let _waits = self.journal().wait(WaitReason::Signal, until);
@@ -152,10 +153,11 @@ impl Context {
 }
 
 fn read<T: DeserializeOwned>(receipt: Receipt) -> Result<Option<T>, AgentError> {
-    match receipt {
-        Receipt::Came { signal, .. } => Ok(Some(signal.read()?)),
-        Receipt::TimedOut { .. } => Ok(None),
+    if receipt.timed_out {
+        return Ok(None);
     }
+    // JSON's null reads back as no payload at all.
+    Ok(Some(receipt.signal.unwrap_or_else(Payload::null).read()?))
 }
 
 /// Plain data of this file: JSON holds it.

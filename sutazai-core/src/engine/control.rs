@@ -39,7 +39,10 @@ pub(crate) struct Control {
 /// The right to run, given back while all the agent does is wait for another one.
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
+    /// Branches of the agent that wait.
     waits: usize,
+    /// Effects under way, in other branches.
+    works: usize,
 }
 
 impl Control {
@@ -50,7 +53,7 @@ impl Control {
             progress: Mutex::new(None),
             reported: Notify::new(),
             poked: Notify::new(),
-            slot: Mutex::new(Slot { permit: Some(permit), waits: 0 }),
+            slot: Mutex::new(Slot { permit: Some(permit), waits: 0, works: 0 }),
             slots,
         })
     }
@@ -64,7 +67,7 @@ impl Control {
             progress: Mutex::new(None),
             reported: Notify::new(),
             poked: Notify::new(),
-            slot: Mutex::new(Slot { permit: None, waits: 0 }),
+            slot: Mutex::new(Slot { permit: None, waits: 0, works: 0 }),
             slots,
         })
     }
@@ -116,17 +119,51 @@ impl Control {
         lock(&self.progress).take()
     }
 
-    /// Gives the right to run back until the guard is [`Waiting::over`].
+    /// Gives the right to run back until the guard is [`Waiting::over`], or an effect of another branch needs it.
     pub(crate) fn wait(self: &Arc<Self>) -> Waiting {
         let mut slot = lock(&self.slot);
         slot.waits += 1;
-        slot.permit = None;
+        if slot.works == 0 {
+            slot.permit = None;
+        }
         Waiting { control: Arc::clone(self) }
+    }
+
+    /// Returns when an effect may run: with the right to run, which stays while the guard does, although other branches wait.
+    pub(crate) async fn work(self: &Arc<Self>) -> Working {
+        let working = {
+            let mut slot = lock(&self.slot);
+            slot.works += 1;
+            let working = Working { control: Arc::clone(self) };
+            if slot.permit.is_some() {
+                return working;
+            }
+            working
+        };
+        if let Ok(permit) = Arc::clone(&self.slots).acquire_owned().await {
+            lock(&self.slot).permit.get_or_insert(permit);
+        }
+        working
     }
 
     /// Lets go of the right to run for good: the agent is done.
     pub(crate) fn leave(&self) {
         lock(&self.slot).permit = None;
+    }
+}
+
+/// Time in which an effect is under way.
+pub(crate) struct Working {
+    control: Arc<Control>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.control.slot);
+        slot.works -= 1;
+        if slot.works == 0 && slot.waits > 0 {
+            slot.permit = None;
+        }
     }
 }
 
@@ -217,7 +254,11 @@ impl Executions {
 
     /// Whether all that is left waits for tasks that nobody here executes.
     fn is_stuck(&self) -> bool {
-        lock(&self.running).values().all(|control| lock(&control.slot).waits > 0)
+        let waits = |control: &Arc<Control>| {
+            let slot = lock(&control.slot);
+            slot.waits > 0 && slot.works == 0
+        };
+        lock(&self.running).values().all(waits)
     }
 
     pub(crate) fn stop_all(&self, why: Stop) {

@@ -225,7 +225,7 @@ impl Inner {
     fn changed(&self, before: &Task, task: &Arc<Task>) {
         let id = task.id;
         let told = self.executions.stop(id, Stop::Void);
-        if !told && task.node.is_none() && before.node.as_ref() == Some(&self.node()) {
+        if !told && task.state.is_terminal() && before.node.as_ref() == Some(&self.node()) {
             // It was granted to this node and is about to be entered, or just has been.
             self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             self.executions.stop(id, Stop::Void);

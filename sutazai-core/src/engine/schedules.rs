@@ -118,7 +118,9 @@ pub(crate) async fn put(engine: &Arc<Inner>, schedule: Schedule, replace: bool) 
             .during("create schedule")
             .about(name));
         }
-        let created_at = known.as_ref().map_or(now, |known| known.created_at);
+        // Intervals count from here: another timing begins anew.
+        let same = known.as_ref().filter(|known| known.schedule.timing == schedule.timing);
+        let created_at = same.map_or(now, |known| known.created_at);
         let paused = known.as_ref().is_some_and(|known| known.paused);
         let last = known.as_ref().and_then(|known| known.last).max(known.as_ref().map(|_| now));
         let next = if paused { None } else { next_after(&schedule, created_at, now) };
