@@ -39,6 +39,15 @@ pub struct Metrics {
     agents: HashMap<String, AgentMetrics>,
     families: Arc<Families>,
     running: IntGauge,
+    queued: IntGauge,
+}
+
+/// What the store says about the queue.
+pub(crate) struct QueueState {
+    /// Tasks that no worker has, by agent.
+    pub(crate) depths: QueueDepths,
+    /// Tasks that count against the limit of the queue.
+    pub(crate) queued: u64,
 }
 
 /// The families whose series are made when they are first needed.
@@ -48,6 +57,8 @@ struct Families {
     depth: IntGaugeVec,
     tokens: IntCounterVec,
     errors: IntCounterVec,
+    recovered: IntCounterVec,
+    dead_letters: IntCounterVec,
     requests: IntCounterVec,
     durations: HistogramVec,
 }
@@ -93,6 +104,12 @@ impl Metrics {
                 &["agent", "model", "role"],
             )?,
             errors: counter("agents_errors_total", "Attempts that failed, by code", &["agent", "type"])?,
+            recovered: counter("agents_tasks_recovered_total", "Executions cut short that others took up", &["agent"])?,
+            dead_letters: counter(
+                "agents_dead_letters_total",
+                "What became of dead letters: failed, requeued, discarded",
+                &["agent", "event"],
+            )?,
             requests: counter("http_requests_total", "HTTP requests answered", &["method", "route", "status"])?,
             durations: histogram(
                 "http_request_duration_seconds",
@@ -102,21 +119,24 @@ impl Metrics {
             )?,
         });
         let running = keep(&registry, IntGauge::new("tasks_running", "Tasks that this process is executing")?)?;
+        let queued =
+            keep(&registry, IntGauge::new("tasks_queued", "Tasks that count against the limit of the queue")?)?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let agents = agents
             .into_iter()
             .map(|name| (name.as_ref().to_owned(), AgentMetrics::new(name.as_ref(), Arc::clone(&families))))
             .collect();
-        Ok(Self { registry, agents, families, running })
+        Ok(Self { registry, agents, families, running, queued })
     }
 
-    /// Everything as Prometheus text, or only what concerns `agent`. `depths` is what the store says of the queue; without it the last one stands.
-    pub(crate) fn text(&self, running: usize, depths: Option<&QueueDepths>, agent: Option<&str>) -> Result<String> {
+    /// Everything as Prometheus text, or only what concerns `agent`. Without the state of the queue the last known one stands.
+    pub(crate) fn text(&self, running: usize, queue: Option<&QueueState>, agent: Option<&str>) -> Result<String> {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
-        if let Some(depths) = depths {
+        if let Some(queue) = queue {
+            self.queued.set(i64::try_from(queue.queued).unwrap_or(i64::MAX));
             for (name, agent) in &self.agents {
-                let depth = depths.get(name).copied().unwrap_or(0);
+                let depth = queue.depths.get(name).copied().unwrap_or(0);
                 agent.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
             }
         }
@@ -191,12 +211,16 @@ mod tests {
     #[test]
     fn the_depth_of_the_queue_is_the_store_s() {
         let metrics = metrics();
-        let depths = QueueDepths::from([("a".to_owned(), 7), ("not registered here".to_owned(), 9)]);
-        let text = metrics.text(0, Some(&depths), None).unwrap();
+        let state = |depths: &[(&str, u64)], queued| QueueState {
+            depths: depths.iter().map(|(name, depth)| ((*name).to_owned(), *depth)).collect(),
+            queued,
+        };
+        let text = metrics.text(0, Some(&state(&[("a", 7), ("not registered here", 9)], 11)), None).unwrap();
+        assert!(text.contains("sutazai_tasks_queued 11"), "{text}");
         assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 7"#), "{text}");
         let text = metrics.text(0, None, None).unwrap();
         assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 7"#), "the last known one");
-        let text = metrics.text(0, Some(&QueueDepths::new()), None).unwrap();
+        let text = metrics.text(0, Some(&state(&[], 0)), None).unwrap();
         assert!(text.contains(r#"sutazai_agents_queue_depth{agent="a"} 0"#) && !text.contains("not registered"));
     }
 
@@ -221,6 +245,26 @@ mod tests {
         assert!(!text.contains("stranger"));
         let of_a = metrics.text(2, None, Some("a")).unwrap();
         assert!(of_a.contains("agent=\"a\"") && !of_a.contains("agent=\"b\"") && !of_a.contains("tasks_running"));
+    }
+
+    #[test]
+    fn recoveries_and_dead_letters_are_counted() {
+        let metrics = metrics();
+        let claim = || Command::Claim { node: NodeId::new("n") };
+        let fail = || Command::Fail { error: TaskError::new("broken", "m"), retry: None, random: 0 };
+        let requeue = Command::Requeue { input: None, deadline: None };
+        let commands =
+            [claim(), Command::Recover { journal: 0 }, claim(), fail(), requeue, claim(), fail(), Command::Discard];
+        live(&metrics, &commands);
+        let text = metrics.text(0, None, None).unwrap();
+        for line in [
+            r#"sutazai_agents_tasks_recovered_total{agent="a"} 1"#,
+            r#"sutazai_agents_dead_letters_total{agent="a",event="failed"} 2"#,
+            r#"sutazai_agents_dead_letters_total{agent="a",event="requeued"} 1"#,
+            r#"sutazai_agents_dead_letters_total{agent="a",event="discarded"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

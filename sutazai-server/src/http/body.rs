@@ -33,18 +33,10 @@ impl JsonBody {
         check_depth(&payload, "")?;
         Ok(payload)
     }
-}
 
-impl FromRequest<AppState> for JsonBody {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+    async fn read(request: Request, state: &AppState) -> Result<Self, Problem> {
         let options = state.options();
         let (parts, body) = request.into_parts();
-        if !is_json(&parts.headers) {
-            let detail = "the body must be JSON: send content-type application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-        }
         let reading = read(body, &parts.headers, options.body_limit);
         match tokio::time::timeout(options.request_timeout, reading).await {
             Ok(bytes) => bytes.map(Self),
@@ -55,6 +47,48 @@ impl FromRequest<AppState> for JsonBody {
             )),
         }
     }
+}
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if is_json(request.headers()) { Self::read(request, state).await } else { Err(not_json()) }
+    }
+}
+
+/// A body that may be left out: then it is JSON `null`, whatever type it is said to have.
+pub(super) struct OptionalBody(Option<JsonBody>);
+
+impl OptionalBody {
+    /// Reads it as a `T`, by default if there is none.
+    pub(super) fn parse<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        self.0.as_ref().map_or_else(|| Ok(T::default()), JsonBody::parse)
+    }
+
+    /// Takes the whole body as one document.
+    pub(super) fn payload(&self) -> Result<Payload, Problem> {
+        self.0.as_ref().map_or_else(|| Ok(Payload::null()), JsonBody::payload)
+    }
+}
+
+impl FromRequest<AppState> for OptionalBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let is_json = is_json(request.headers());
+        let body = JsonBody::read(request, state).await?;
+        match (body.0.is_empty(), is_json) {
+            (true, _) => Ok(Self(None)),
+            (false, true) => Ok(Self(Some(body))),
+            (false, false) => Err(not_json()),
+        }
+    }
+}
+
+fn not_json() -> Problem {
+    let detail = "the body must be JSON: send content-type application/json";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -48,10 +48,22 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("conflict", &[409], "Conflict", "The request contradicts what is already there. Read it again, then decide."),
     code(
+        "dead_letter_not_found",
+        &[404],
+        "No such dead letter",
+        "The task did not fail, or was requeued or discarded already. `GET /api/v1/dead-letters` lists those that can be decided about.",
+    ),
+    code(
         "engine_broken",
         &[503],
         "Engine stopped",
         "A part of the engine has stopped, which the server's log explains. Start it again; every acknowledged task goes on.",
+    ),
+    code(
+        "entry_not_found",
+        &[404],
+        "No such entry",
+        "The journal's entry is none whose outcome is unknown. The `error` of the waiting task names the one to resolve.",
     ),
     code(
         "full",
@@ -87,6 +99,13 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("job_not_found", &[404], "No such job", "The id is unknown, or the job is another agent's."),
     code(
+        "lease_lost",
+        &[503],
+        "Lease lost",
+        "This process could not reach the store in time, or others took over what it executed. It joins again by itself; ask another process, \
+         or come back after `Retry-After`.",
+    ),
+    code(
         "malformed_json",
         &[400],
         "Malformed JSON",
@@ -117,7 +136,19 @@ pub(super) const CODES: &[Code] = &[
         "Model cannot be run",
         "The file of a model that the request needs is sound, but its kind cannot run here.",
     ),
+    code(
+        "not_a_dead_letter",
+        &[409],
+        "Not a dead letter",
+        "The task did not fail, or was requeued or discarded already. `GET /api/v1/dead-letters` lists those that can be decided about.",
+    ),
     code("not_found", &[404], "No such address", "`/docs` lists the addresses of this server."),
+    code(
+        "nothing_to_resolve",
+        &[409],
+        "Nothing to resolve",
+        "The task waits for no decision. Its `task.waiting` events say what it waits for.",
+    ),
     code(
         "origin_not_allowed",
         &[403],
@@ -128,9 +159,16 @@ pub(super) const CODES: &[Code] = &[
         "queue_full",
         &[429],
         "Too many wait",
-        "So many requests wait for this model that no more are taken. Come back after `Retry-After`.",
+        "So many tasks are queued, or so many requests wait for a model, that no more are taken. Come back after `Retry-After`.",
     ),
     code("request_timeout", &[408], "Request took too long", "The body did not arrive in time. Send it again."),
+    code(
+        "schedule_exists",
+        &[409],
+        "Schedule exists",
+        "There is a schedule of this name already. Change it with PUT, or choose another name.",
+    ),
+    code("schedule_not_found", &[404], "No such schedule", "`GET /api/v1/schedules` lists the schedules."),
     code("shutting_down", &[503], "Shutting down", "The server takes no new work. Come back after `Retry-After`."),
     code("stale", &[409], "Changed meanwhile", "Somebody else changed it first. Read it again, then decide."),
     code(
@@ -178,6 +216,19 @@ pub(super) const CODES: &[Code] = &[
         "The backend in use cannot do that; its capabilities say what it can.",
     ),
     code("unsupported_media_type", &[415], "Not JSON", "Send `Content-Type: application/json`."),
+    code(
+        "webhook_secret_missing",
+        &[422],
+        "Webhooks cannot be signed",
+        "The operator has set no `SUTAZAI_WEBHOOK_SECRET`, and nothing is sent unsigned.",
+    ),
+    code(
+        "webhook_target_refused",
+        &[422],
+        "Target of a webhook refused",
+        "A target is an `http` or `https` URL without user and password. Private and loopback addresses are for the operator to allow, with \
+         `SUTAZAI_WEBHOOK_ALLOW_PRIVATE=true`.",
+    ),
 ];
 
 /// The entry of `code`.

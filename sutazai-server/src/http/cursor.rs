@@ -7,6 +7,7 @@ use super::problem::Problem;
 
 const TASK: u8 = 1;
 const NAME: u8 = 2;
+const NUMBER: u8 = 3;
 
 /// After this task.
 pub(super) fn of_task(id: TaskId) -> String {
@@ -16,6 +17,17 @@ pub(super) fn of_task(id: TaskId) -> String {
 /// After this name.
 pub(super) fn of_name(name: &str) -> String {
     write(NAME, name.as_bytes())
+}
+
+/// From this number on.
+pub(super) fn of_number(number: u64) -> String {
+    write(NUMBER, &number.to_be_bytes())
+}
+
+/// Reads a cursor of [`of_number`].
+pub(super) fn number(text: &str) -> Result<u64, Problem> {
+    let bytes = read(NUMBER, text).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(refused)
 }
 
 /// Reads a cursor of [`of_task`].
@@ -52,9 +64,10 @@ mod tests {
         let id = TaskId::from_bytes([7; 16]);
         assert_eq!(task(&of_task(id)).unwrap(), id);
         assert_eq!(name(&of_name("dev.echo")).unwrap(), "dev.echo");
+        assert_eq!(number(&of_number(u64::MAX)).unwrap(), u64::MAX);
         for bad in ["", "\0garbage", "AQ", &of_name("dev.echo"), "%00"] {
             assert!(task(bad).is_err(), "{bad:?}");
         }
-        assert!(name(&of_task(id)).is_err());
+        assert!(name(&of_task(id)).is_err() && number(&of_task(id)).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! A task's events as a stream that can be resumed (server-sent events).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use axum::{
     extract::State,
@@ -10,7 +10,7 @@ use axum::{
         sse::{Event as Sent, KeepAlive, Sse},
     },
 };
-use futures_util::{StreamExt, future};
+use futures_util::{Stream, StreamExt, future};
 use sutazai_core::{
     Result,
     task::{Event, Task},
@@ -29,7 +29,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Follow a task
 ///
-/// Every event of the task from the first, or after `Last-Event-ID`, then live. The stream ends after the event that ends the task.
+/// Every event of the task from the first, or after `Last-Event-ID`, then live. The stream ends after the event that ends the task, or
+/// `task.discarded` after that, if it is the newest: a dead letter that was requeued is followed on.
 #[utoipa::path(
     get, path = "/api/v1/tasks/{id}/events", tag = "tasks", operation_id = "follow_task",
     params(
@@ -49,24 +50,34 @@ pub(super) async fn follow(State(state): State<AppState>, Id(id): Id, headers: H
 
 /// The events of a task that exists.
 pub(super) fn stream(state: &AppState, task: &Task, headers: &HeaderMap) -> Reply {
-    let id = task.id;
-    let after: u64 = match headers.get("last-event-id").map(HeaderValue::as_bytes) {
-        None | Some(b"") => 0,
-        Some(text) => std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Problem::field("/last_event_id", "Last-Event-ID is not the number of an event"))?,
-    };
     // Nobody has seen what has not happened: after a number beyond the newest event the stream goes on with the next one.
-    let events = state.orchestrator().events(id, after.min(task.revision.seq));
-    // A fault ends the stream as a lost connection would: the client resumes where it was.
+    let after = last_event_id(headers)?.unwrap_or(0).min(task.revision.seq);
+    let events = state.orchestrator().events(task.id, after);
+    serve(state, task.id, events.map(|event| event.and_then(|event| encode(&event))))
+}
+
+/// Where a client that comes back was.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(text) = headers.get("last-event-id").map(HeaderValue::as_bytes).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let refused = || Problem::field("/last_event_id", "Last-Event-ID is not the number of an event");
+    number.map(Some).ok_or_else(refused)
+}
+
+/// Sends `events` about `subject` until they or the server end. A fault ends the stream as a lost connection would: the client resumes where it was.
+pub(super) fn serve(
+    state: &AppState,
+    subject: impl fmt::Display + Send + 'static,
+    events: impl Stream<Item = Result<Sent>> + Send + 'static,
+) -> Reply {
     let events = events
-        .map(|event| event.and_then(|event| encode(&event)))
         .take_while(move |event| {
             if let Err(error) = event
                 && !is_ending(error)
             {
-                tracing::error!(task = %id, error = %error.report(), "a stream of events ended early");
+                tracing::error!(%subject, error = %error.report(), "a stream of events ended early");
             }
             future::ready(event.is_ok())
         })

@@ -23,6 +23,7 @@ use super::{
     tasks::{IdempotencyKey, accepted},
     views::{EventView, JobAccepted, JobView},
 };
+
 /// Is the agent alive?
 #[utoipa::path(get, path = "/agents/{name}/health", tag = "agent service", operation_id = "agent_health",
     params(("name" = String, Path, description = "The agent's name")),
@@ -86,6 +87,7 @@ pub(super) async fn version(State(state): State<AppState>, name: AgentName) -> R
         (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 409, description = "The key was used with another body", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The input does not fit the agent", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 429, description = "The queue is full; come back after `Retry-After`", body = ProblemView<'static>, content_type = "application/problem+json"),
     ))]
 pub(super) async fn submit(
     State(state): State<AppState>,

@@ -20,7 +20,7 @@ use super::{
     state::AppState,
     views::Availability,
 };
-use crate::metrics::CONTENT_TYPE;
+use crate::metrics::{CONTENT_TYPE, QueueState};
 
 /// That the process lives.
 #[derive(Serialize, ToSchema)]
@@ -158,12 +158,14 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Reply {
     prometheus(&state, None).await
 }
 
-/// The metrics, or those of one agent. A store that does not answer leaves the depth of the queue as it was last known.
+/// The metrics, or those of one agent. A store that does not answer leaves the figures of the queue as they were last known.
 pub(super) async fn prometheus(state: &AppState, agent: Option<&str>) -> Reply {
-    let depths = state.orchestrator().queue_depths().await;
-    let depths =
-        depths.inspect_err(|error| tracing::warn!(error = %error.report(), "the queue cannot be counted")).ok();
-    let text = state.metrics().text(state.orchestrator().running(), depths.as_ref(), agent)?;
+    let engine = state.orchestrator();
+    let queue =
+        async { Ok(QueueState { depths: engine.queue_depths().await?, queued: engine.task_store().queued().await? }) };
+    let queue: Result<QueueState> = queue.await;
+    let queue = queue.inspect_err(|error| tracing::warn!(error = %error.report(), "the queue cannot be counted")).ok();
+    let text = state.metrics().text(engine.running(), queue.as_ref(), agent)?;
     Ok(document(StatusCode::OK, CONTENT_TYPE, text))
 }
 

@@ -38,6 +38,30 @@ impl FromRequestParts<AppState> for AgentName {
     }
 }
 
+/// The `{name}` of something that need not exist; empty if it is not UTF-8, which nothing is called.
+pub(super) struct Named(pub(super) String);
+
+impl FromRequestParts<AppState> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        Ok(Self(param(parts, state, "name").await.unwrap_or_default()))
+    }
+}
+
+/// The `{index}` of an entry of a journal.
+pub(super) struct Index(pub(super) u64);
+
+impl FromRequestParts<AppState> for Index {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let text = param(parts, state, "index").await.unwrap_or_default();
+        let none = || Problem::not_found("entry_not_found", format!("{text:?} is not the index of an entry"));
+        text.parse().map(Self).map_err(|_| none())
+    }
+}
+
 fn no_agent(name: &str) -> Problem {
     Problem::not_found("agent_not_found", format!("there is no agent {name:?}; /api/v1/agents lists them"))
 }

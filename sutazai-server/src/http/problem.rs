@@ -68,6 +68,12 @@ impl Problem {
         self
     }
 
+    /// The same problem of a part of the body: `/input` of a task becomes `/task/input` of a schedule.
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        self.0.faults = self.0.faults.into_iter().map(|fault| fault.below(prefix)).collect();
+        self
+    }
+
     #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.0.status

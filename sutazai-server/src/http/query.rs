@@ -17,6 +17,9 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
+/// Numbers of events go no further (see `NumberedEvent::number`).
+pub(super) const MAX_NUMBER: u64 = 1 << 53;
+
 /// The parameters of a query string.
 pub(super) struct Query<T>(pub(super) T);
 
@@ -78,6 +81,55 @@ pub(super) struct TasksQuery {
     pub(super) limit: Limit,
     /// `next_cursor` of the page before.
     pub(super) cursor: Option<String>,
+}
+
+/// Which dead letters to list; every condition given must hold.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeadLettersQuery {
+    /// Of this agent.
+    pub(super) agent: Option<String>,
+    /// Of this tenant.
+    pub(super) tenant: Option<String>,
+    /// With this label, as `key:value`.
+    #[param(value_type = Option<String>, example = "team:search")]
+    pub(super) label: Option<Label>,
+    /// Items of the page, 1 to 200; default 50.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
+    pub(super) limit: Limit,
+    /// `next_cursor` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+/// Where to go on in the feed of all events.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FeedQuery {
+    /// Only events after this number; `next_cursor` of the page before, or the last `seq` seen. Default 0: from the first event on. `cursor` means the same.
+    #[serde(default, alias = "cursor")]
+    #[param(value_type = Option<u64>, minimum = 0, default = 0)]
+    pub(super) after: After,
+    /// Items of the page, 1 to 200; default 50. A stream goes on without end.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
+    pub(super) limit: Limit,
+}
+
+/// The number of an event; as far as any store counts.
+#[derive(Debug, Default)]
+pub(super) struct After(pub(super) u64);
+
+impl<'de> Deserialize<'de> for After {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse::<u64>() {
+            Ok(number) if number <= MAX_NUMBER => Ok(Self(number)),
+            _ => Err(de::Error::custom(format_args!("{text:?} is not the number of an event"))),
+        }
+    }
 }
 
 /// How long to wait for the end of a task.
@@ -169,6 +221,10 @@ mod tests {
         assert_eq!(fault::<TasksQuery>("label=novalue"), "/label");
         assert_eq!(fault::<TasksQuery>("colour=red"), "/colour");
         assert_eq!(fault::<WaitQuery>("wait=30"), "/wait");
+        for after in ["-1", "x", "", "9007199254740993"] {
+            assert_eq!(fault::<FeedQuery>(&format!("after={after}")), "/after");
+        }
+        fault::<FeedQuery>("after=1&cursor=2");
         fault::<TasksQuery>("agent=a&agent=b");
     }
 
@@ -178,6 +234,8 @@ mod tests {
         assert_eq!(query.state, Some(TaskState::Running));
         assert_eq!(query.label.map(|label| (label.0, label.1)), Some(("a b".into(), "c:d".into())));
         assert_eq!((query.limit.0, query.agent), (200, None));
+        let after = |text: &str| read::<FeedQuery>(text).unwrap().after.0;
+        assert_eq!([after(""), after("after=7"), after("cursor=9007199254740992")], [0, 7, 1 << 53]);
         let wait = |text: &str| read::<WaitQuery>(text).unwrap().wait.map(|wait| wait.0.as_millis());
         assert_eq!(
             [wait("wait=500ms"), wait("wait=30s"), wait("wait=9m"), wait("")],

@@ -14,11 +14,12 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    agents,
+    agents, dead_letters,
     edge::{Edge, RequestIds, pass},
-    events, jobs, operators,
+    events, feed, jobs, nodes, operators,
     problem::{Problem, ProblemView},
     query::MAX_WAIT,
+    schedules,
     state::AppState,
     tasks,
 };
@@ -35,6 +36,9 @@ use crate::metrics::Routes;
     ),
     tags(
         (name = "tasks", description = "Submit, follow and cancel durable units of work"),
+        (name = "dead letters", description = "Tasks that failed for good, until somebody requeues or discards them"),
+        (name = "schedules", description = "Tasks that come by themselves"),
+        (name = "events", description = "What happened to all tasks, in one order"),
         (name = "agents", description = "Who can do what"),
         (name = "agent service", description = "Each agent as a service of its own"),
         (name = "operators", description = "Health, metrics and this description"),
@@ -48,7 +52,23 @@ fn prompt() -> OpenApiRouter<AppState> {
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::submit_batch))
         .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::signal))
+        .routes(routes!(tasks::fork))
+        .routes(routes!(tasks::journal))
+        .routes(routes!(tasks::resolve))
+        .routes(routes!(tasks::replay))
+        .routes(routes!(tasks::cassette))
         .routes(routes!(events::follow))
+        .routes(routes!(feed::follow))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::requeue_many))
+        .routes(routes!(dead_letters::show, dead_letters::discard))
+        .routes(routes!(dead_letters::requeue))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::trigger))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(jobs::health))
@@ -58,6 +78,7 @@ fn prompt() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::submit))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::follow))
+        .routes(routes!(nodes::list))
         .routes(routes!(operators::health))
         .routes(routes!(operators::ready))
         .routes(routes!(operators::metrics))

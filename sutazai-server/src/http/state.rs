@@ -5,10 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use secrecy::SecretString;
 use sutazai_core::Orchestrator;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use super::problem::Problem;
+use crate::{
+    metrics::Metrics,
+    webhooks::{Policy, Sender, TIMEOUT},
+};
 
 /// What an operator may set about the HTTP server.
 #[derive(Clone, Debug)]
@@ -19,11 +25,21 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Names besides those of this machine's loopback that a `Host` header may carry.
     pub allowed_hosts: Vec<String>,
+    /// What webhooks are signed with; without it no task may have one.
+    pub webhook_secret: Option<SecretString>,
+    /// Whether webhooks may call private and loopback addresses.
+    pub webhook_allow_private: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { body_limit: 10 << 20, request_timeout: Duration::from_secs(30), allowed_hosts: Vec::new() }
+        Self {
+            body_limit: 10 << 20,
+            request_timeout: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+            webhook_secret: None,
+            webhook_allow_private: false,
+        }
     }
 }
 
@@ -37,18 +53,25 @@ struct Shared {
     options: Options,
     started: Instant,
     closing: CancellationToken,
+    /// Says which webhooks are admitted; it sends none.
+    webhooks: Sender,
+    answering: Mutex<()>,
 }
 
 impl AppState {
     /// The state of a server over `orchestrator`. `metrics` is the same that observes it.
     #[must_use]
     pub fn new(orchestrator: Orchestrator, metrics: Arc<Metrics>, options: Options) -> Self {
+        let policy = Policy { allow_private: options.webhook_allow_private };
+        let webhooks = Sender::new(options.webhook_secret.clone(), policy, TIMEOUT);
         Self(Arc::new(Shared {
             orchestrator,
             metrics,
             options,
             started: Instant::now(),
             closing: CancellationToken::new(),
+            webhooks,
+            answering: Mutex::new(()),
         }))
     }
 
@@ -71,5 +94,15 @@ impl AppState {
     /// Cancelled when the server begins to shut down: streams and long polls end then.
     pub(super) fn closing(&self) -> &CancellationToken {
         &self.0.closing
+    }
+
+    /// Whether a task may have this webhook, if it has one.
+    pub(super) fn admit(&self, webhook: Option<&str>) -> Result<(), Problem> {
+        webhook.map_or(Ok(()), |url| Ok(self.0.webhooks.admit(url)?))
+    }
+
+    /// Held while a request whose answer is remembered is carried out, so that its repetition finds the answer and not the half of it.
+    pub(super) fn answering(&self) -> &Mutex<()> {
+        &self.0.answering
     }
 }

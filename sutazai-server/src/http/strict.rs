@@ -41,6 +41,7 @@ fn depth(json: &[u8]) -> usize {
 }
 
 /// A `T` that is written as an object and nothing else: derived readers would take an array of its fields too.
+#[derive(Debug, Default)]
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -61,6 +62,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
         deserializer.deserialize_map(Fields(PhantomData))
     }
+}
+
+/// A field that is there, be it `null`: without this an `Option` would take `null` for absent.
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(deserializer).map(Some)
 }
 
 /// Refuses a key that comes twice in a map, of which only one value could count.

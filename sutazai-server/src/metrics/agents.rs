@@ -42,12 +42,20 @@ impl AgentMetrics {
                 kind if kind.is_terminal() => {
                     if let EventKind::Failed { error } = kind {
                         self.failed(&error.code);
+                        self.dead_letter("failed");
                     }
                     self.ended(task);
                 }
+                EventKind::Recovered { .. } => self.families.recovered.with_label_values(&[&*self.name]).inc(),
+                EventKind::Requeued { .. } => self.dead_letter("requeued"),
+                EventKind::Discarded {} => self.dead_letter("discarded"),
                 _ => {}
             }
         }
+    }
+
+    fn dead_letter(&self, event: &str) {
+        self.families.dead_letters.with_label_values(&[&*self.name, event]).inc();
     }
 
     fn ended(&self, task: &Task) {

@@ -1,9 +1,8 @@
-//! Reading and cancelling tasks.
+//! Reading tasks.
 
 use axum::{extract::State, http::StatusCode};
 use sutazai_core::store::TaskQuery;
 
-use super::IdempotencyKey;
 use crate::http::{
     cursor,
     path::Id,
@@ -63,29 +62,12 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Query(query): Q
             agent: query.agent,
             tenant: query.tenant,
             label: query.label.map(|label| (label.0, label.1)),
-            parent: None,
             before,
             limit: query.limit.0,
+            ..TaskQuery::default()
         })
         .await?;
     let next_cursor = page.items.last().filter(|_| page.more).map(|task| cursor::of_task(task.id));
     let size = page.items.iter().map(TaskView::size).sum();
     json(StatusCode::OK, &TaskList { items: page.items.iter().map(TaskView::from).collect(), next_cursor }, size)
-}
-
-/// Cancel a task
-///
-/// When this answers the task never completes; an agent that is at work is stopped.
-#[utoipa::path(
-    post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
-    params(("id" = String, Path, description = "The task's id")),
-    responses(
-        (status = 202, description = "The task, cancelled", body = TaskView<'static>),
-        (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
-        (status = 409, description = "The task has ended", body = ProblemView<'static>, content_type = "application/problem+json"),
-    ),
-)]
-pub(in crate::http) async fn cancel(State(state): State<AppState>, Id(id): Id, _key: IdempotencyKey) -> Reply {
-    let task = state.orchestrator().cancel(id).await?;
-    json(StatusCode::ACCEPTED, &TaskView::from(&*task), TaskView::size(&task))
 }

@@ -21,7 +21,7 @@ use crate::http::{
 /// Requests in one batch at most.
 const MAX_BATCH: usize = 1_000;
 
-pub(in crate::http) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Submit a task
 ///
@@ -37,6 +37,7 @@ pub(in crate::http) const REPLAYED: HeaderName = HeaderName::from_static("idempo
         )),
         (status = 409, description = "The key was used with another body", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The request is wrong", body = ProblemView<'static>, content_type = "application/problem+json"),
+        (status = 429, description = "The queue is full; come back after `Retry-After`", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
 pub(in crate::http) async fn submit(State(state): State<AppState>, key: IdempotencyKey, body: JsonBody) -> Reply {
@@ -48,7 +49,8 @@ pub(in crate::http) async fn submit(State(state): State<AppState>, key: Idempote
         ));
     }
     request.idempotency_key = key.0;
-    let Submitted { task, replayed } = state.orchestrator().submit_request(request.into_request()?).await?;
+    let request = request.into_request(&state)?;
+    let Submitted { task, replayed } = state.orchestrator().submit_request(request).await?;
     let mut response = json(StatusCode::ACCEPTED, &TaskView::from(&*task), TaskView::size(&task))?;
     accepted(response.headers_mut(), &format!("/api/v1/tasks/{}", task.id), replayed);
     Ok(response)
@@ -59,6 +61,11 @@ pub(in crate::http) fn accepted(headers: &mut HeaderMap, location: &str, replaye
     if let Ok(location) = HeaderValue::from_str(location) {
         headers.insert(header::LOCATION, location);
     }
+    mark(headers, replayed);
+}
+
+/// Says whether this is the answer to an earlier request with the same key.
+pub(in crate::http) fn mark(headers: &mut HeaderMap, replayed: bool) {
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
@@ -84,7 +91,7 @@ pub(in crate::http) async fn submit_batch(
     if key.0.is_some() {
         return Err(Problem::field("/idempotency_key", "a batch has a key for each task: the field idempotency_key"));
     }
-    let requests = read(&body)?;
+    let requests = read(&state, &body)?;
     if !(1..=MAX_BATCH).contains(&requests.len()) {
         let found = requests.len();
         return Err(Problem::field("/tasks", format!("a batch has 1 to {MAX_BATCH} tasks, this one has {found}")));
@@ -129,11 +136,11 @@ pub(in crate::http) async fn submit_batch(
 type Requests = Vec<Result<TaskRequest, Problem>>;
 
 /// Reads the batch at once; if something in it does not fit, one by one, so that only the bad ones are refused.
-fn read(body: &JsonBody) -> Result<Requests, Problem> {
+fn read(state: &AppState, body: &JsonBody) -> Result<Requests, Problem> {
     if let Ok(batch) = body.parse::<Object<SubmitBatch<Object<SubmitTask>>>>() {
-        return Ok(batch.0.tasks.into_iter().map(|request| request.0.into_request()).collect());
+        return Ok(batch.0.tasks.into_iter().map(|request| request.0.into_request(state)).collect());
     }
     let batch = body.parse::<Object<SubmitBatch<Box<RawValue>>>>()?;
-    let one = |text: Box<RawValue>| parse::<Object<SubmitTask>>(text.get().as_bytes())?.0.into_request();
+    let one = |text: Box<RawValue>| parse::<Object<SubmitTask>>(text.get().as_bytes())?.0.into_request(state);
     Ok(batch.0.tasks.into_iter().map(one).collect())
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sutazai_core::{
     Payload,
     clock::Timestamp,
+    schedule::{TaskTemplate, Webhook},
     task::{Labels, Priority, RetryPolicy, Target, TaskRequest},
 };
 use utoipa::{
@@ -16,6 +17,7 @@ use utoipa::{
 use super::{TaskView, task::any_schema};
 use crate::http::{
     problem::{Problem, ProblemView},
+    state::AppState,
     strict::{Object, check_depth, unique},
 };
 
@@ -50,6 +52,9 @@ pub(in crate::http) struct SubmitTask {
     /// Makes repetitions of this request one task: stands for the header `Idempotency-Key`, which a batch does not take.
     #[schema(min_length = 1, max_length = 255)]
     pub(in crate::http) idempotency_key: Option<String>,
+    /// Who hears of state changes. Only public targets, unless the operator allows others.
+    #[schema(value_type = Option<WebhookView>)]
+    webhook: Option<Object<Webhook>>,
 }
 
 /// The same alone, as it is described: its key is a header.
@@ -57,12 +62,7 @@ pub(in crate::http) struct SubmitOne;
 
 impl PartialSchema for SubmitOne {
     fn schema() -> RefOr<Schema> {
-        let mut schema = SubmitTask::schema();
-        if let RefOr::T(Schema::Object(object)) = &mut schema {
-            object.properties.remove("idempotency_key");
-            object.description = Some("A request for a task. Only `input` is required.".into());
-        }
-        schema
+        without(&["idempotency_key"], "A request for a task. Only `input` is required.")
     }
 }
 
@@ -76,9 +76,39 @@ impl ToSchema for SubmitOne {
     }
 }
 
+/// The same as a schedule has it: deadline and key are of one task, and there are many.
+pub(in crate::http) struct ScheduledTask;
+
+impl PartialSchema for ScheduledTask {
+    fn schema() -> RefOr<Schema> {
+        without(&["idempotency_key", "deadline"], "What a schedule submits. Only `input` is required.")
+    }
+}
+
+impl ToSchema for ScheduledTask {
+    fn name() -> Cow<'static, str> {
+        "ScheduledTask".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SubmitTask::schemas(schemas);
+    }
+}
+
+fn without(fields: &[&str], description: &str) -> RefOr<Schema> {
+    let mut schema = SubmitTask::schema();
+    if let RefOr::T(Schema::Object(object)) = &mut schema {
+        for field in fields {
+            object.properties.remove(*field);
+        }
+        object.description = Some(description.to_owned());
+    }
+    schema
+}
+
 impl SubmitTask {
-    /// The request as the engine takes it.
-    pub(in crate::http) fn into_request(self) -> Result<TaskRequest, Problem> {
+    /// The request as the engine takes it, if its webhook is admitted.
+    pub(in crate::http) fn into_request(self, state: &AppState) -> Result<TaskRequest, Problem> {
         check_depth(&self.input, "/input")?;
         let target = match (self.agent, self.capability) {
             (Some(agent), _) => Target::Agent(agent),
@@ -94,7 +124,33 @@ impl SubmitTask {
         if let Some(tenant) = self.tenant {
             request.tenant = tenant.into();
         }
+        request.webhook = self.webhook.map(|webhook| webhook.0.url.into());
+        state.admit(request.webhook.as_deref())?;
         Ok(request)
+    }
+
+    /// The same as a schedule's task.
+    pub(in crate::http) fn into_template(self, state: &AppState) -> Result<TaskTemplate, Problem> {
+        for (path, given) in
+            [("/deadline", self.deadline.is_some()), ("/idempotency_key", self.idempotency_key.is_some())]
+        {
+            if given {
+                return Err(Problem::field(path, "this is one task's, and a schedule has many; leave it out"));
+            }
+        }
+        check_depth(&self.input, "/input")?;
+        let webhook = self.webhook.map(|webhook| webhook.0);
+        state.admit(webhook.as_ref().map(|webhook| webhook.url.as_str()))?;
+        Ok(TaskTemplate {
+            agent: self.agent,
+            capability: self.capability,
+            input: self.input,
+            priority: self.priority.unwrap_or_default(),
+            retry: self.retry.map(|retry| retry.0).unwrap_or_default(),
+            labels: self.labels,
+            tenant: self.tenant,
+            webhook,
+        })
     }
 }
 
@@ -112,6 +168,16 @@ struct RetryView {
     /// Upper bound of every delay.
     #[schema(default = 30_000, required = false)]
     max_ms: u64,
+}
+
+/// Where state changes are posted to: each event as JSON, signed in `X-Sutazai-Signature`, in order.
+#[derive(ToSchema)]
+#[schema(as = Webhook)]
+#[allow(dead_code, reason = "describes core's `Webhook`, which knows nothing of OpenAPI")]
+struct WebhookView {
+    /// An `http` or `https` URL.
+    #[schema(example = "https://hooks.example.com/sutazai")]
+    url: String,
 }
 
 /// Many requests at once.
