@@ -1,28 +1,39 @@
 //! From settings to a running engine: which store, models, vectors and agents.
 
-use std::{sync::Arc, time::Duration};
+mod limited;
+mod store;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sutazai_agents::{AgentsOptions, catalogue};
 use sutazai_core::{
     Error, Orchestrator, Result,
-    engine::{Drained, OrchestratorBuilder},
+    agent::{Agent, AgentLimits},
+    engine::{Drained, Keep, Observer, OrchestratorBuilder, Retention},
     memory::MemoryVectorStore,
-    model::ChatModel,
+    model::{ChatModel, Usage},
+    task::{Event, Task},
 };
 use sutazai_llm::{
     local::{LocalChat, LocalEmbedding},
     ollama::{Discovered, OllamaChat, answering, default_urls},
     registry::ModelStore,
 };
+use sutazai_store::vector::UsearchStore;
+use tokio::sync::{Mutex, Notify};
 
-use sutazai_store::{SqliteConfig, SqliteStore, Synchronous, vector::UsearchStore};
-
+use self::limited::Limited;
 use crate::{
-    config::{Fsync, Settings, VectorProvider, masked_url},
+    config::{Role, Settings, VectorProvider, masked_url},
     defaults::WithDefaults,
     dev_agents::dev_agents,
     metrics::Metrics,
     node::DataDir,
+    webhooks::{Outbox, Policy, Sender, TIMEOUT},
 };
 
 /// Where the index is, in the data directory.
@@ -33,17 +44,29 @@ pub const CHAT_MODEL: &str = "smollm2:135m";
 /// The embedded embedding model.
 pub const EMBEDDING_MODEL: &str = "all-minilm";
 
+/// What the agents of the catalogue may start a minute, unless the settings say otherwise.
+const CATALOGUE_PER_MINUTE: u32 = 1_000;
+
 /// A running engine with what must be closed after it.
 pub struct Engine {
     /// The engine.
     pub orchestrator: Orchestrator,
+    outbox: Mutex<Option<Outbox>>,
     index: Option<Arc<UsearchStore>>,
 }
 
 impl Engine {
+    fn new(orchestrator: Orchestrator, index: Option<Arc<UsearchStore>>) -> Self {
+        Self { orchestrator, outbox: Mutex::new(None), index }
+    }
+
     /// Admits nothing more, lets running tasks finish within `grace`, and closes the stores.
     pub async fn close(&self, grace: Duration) -> Result<Drained> {
-        let drained = self.orchestrator.shutdown(grace).await;
+        let began = Instant::now();
+        if let Some(outbox) = self.outbox.lock().await.take() {
+            outbox.stop().await; // it writes to the store that is closed next
+        }
+        let drained = self.orchestrator.shutdown(grace.saturating_sub(began.elapsed())).await;
         if let Some(index) = &self.index {
             index.close().await;
         }
@@ -51,28 +74,91 @@ impl Engine {
     }
 }
 
-/// An engine over the data directory, as `serve` runs it, and what counts its work.
-pub async fn serving(settings: &Settings, dir: &DataDir, ollama: Option<Discovered>) -> Result<(Engine, Arc<Metrics>)> {
+/// An engine over the data directory, as `serve` runs it at `address`, and what counts its work.
+pub async fn serving(
+    settings: &Settings,
+    dir: &DataDir,
+    address: SocketAddr,
+    ollama: Option<Discovered>,
+) -> Result<(Engine, Arc<Metrics>)> {
     let catalogue = catalogue(agents_options(settings));
-    let mut agents = catalogue.agents;
-    if settings.dev_agents {
-        agents.extend(dev_agents());
-    }
+    let agents = limited(catalogue.agents, settings);
     let names: Vec<String> = agents.iter().map(|agent| agent.descriptor().name.clone()).collect();
+    for stranger in settings.agent_limits.names().filter(|name| !names.iter().any(|known| known == name)) {
+        tracing::warn!("agent_limits: there is no agent {stranger:?}, its limits have no effect");
+    }
     let metrics = Arc::new(Metrics::new(&settings.prometheus_namespace, names)?);
-    let builder = Orchestrator::builder()
+    let watchers = Watchers { metrics: Arc::clone(&metrics), posts: Arc::default() };
+    let posts = Arc::clone(&watchers.posts);
+    let mut builder = Orchestrator::builder()
         .agents(agents)
         .router(catalogue.router)
-        .observer(Arc::clone(&metrics) as _)
-        .node(dir.node().clone())
+        .observer(Arc::new(watchers))
+        .node(Arc::clone(dir.node()))
+        .describe(settings.role.as_str(), env!("CARGO_PKG_VERSION"), Some(format!("http://{address}")))
         .max_running(settings.max_running)
-        .store(store(settings, dir).await?);
+        .queue_max(settings.queue_max)
+        .lease(Duration::from_millis(settings.lease_ms))
+        .other_tenants(settings.tenants.others())
+        .retention(retention(settings))
+        .shared_store(store::tasks(settings, dir).await?);
+    builder = settings.tenants.rules().fold(builder, |builder, (name, rule)| builder.tenant(name, rule));
+    if settings.role == Role::Api {
+        builder = builder.without_execution();
+    }
     let index = match settings.vector_provider {
         VectorProvider::Usearch => Some(Arc::new(UsearchStore::open(dir.join(INDEX)).await?)),
         VectorProvider::Memory => None,
     };
     let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
-    Ok((Engine { orchestrator: builder.start().await?, index }, metrics))
+    let engine = Engine::new(builder.start().await?, index);
+    if settings.webhook_secret.is_some() {
+        let policy = Policy { allow_private: settings.webhook_allow_private };
+        let sender = Sender::new(settings.webhook_secret.clone(), policy, TIMEOUT);
+        let outbox = Outbox::start(Arc::clone(engine.orchestrator.task_store()), sender, posts);
+        *engine.outbox.lock().await = Some(outbox);
+    }
+    Ok((engine, metrics))
+}
+
+/// The agents of the catalogue, which is rated, and those for tests if they are wanted, all with the limits of the settings.
+fn limited(catalogue: Vec<Arc<dyn Agent>>, settings: &Settings) -> Vec<Arc<dyn Agent>> {
+    let of_house = AgentLimits { concurrency: None, per_minute: Some(CATALOGUE_PER_MINUTE) };
+    let extra = if settings.dev_agents { dev_agents() } else { Vec::new() };
+    let declared = |agent: Arc<dyn Agent>| (agent.descriptor().limits, agent);
+    let all = catalogue.into_iter().map(|agent| (of_house, agent)).chain(extra.into_iter().map(declared));
+    all.map(|(declared, agent)| Limited::wrap(agent, |name| settings.agent_limits.of(name, declared))).collect()
+}
+
+fn retention(settings: &Settings) -> Retention {
+    let keep = |days: u64, count: u64| Keep {
+        age: (days > 0).then(|| Duration::from_secs(days * 24 * 3_600)),
+        count: (count > 0).then_some(count),
+    };
+    Retention {
+        completed: keep(settings.keep_completed_days, settings.keep_completed),
+        failed: keep(settings.keep_failed_days, settings.keep_failed),
+        cancelled: keep(settings.keep_cancelled_days, settings.keep_cancelled),
+    }
+}
+
+/// Who is told of changes: the metrics, and the outbox of what it has to post.
+struct Watchers {
+    metrics: Arc<Metrics>,
+    posts: Arc<Notify>,
+}
+
+impl Observer for Watchers {
+    fn task_changed(&self, task: &Task, events: &[Event]) {
+        self.metrics.task_changed(task, events);
+        if task.webhook.is_some() {
+            self.posts.notify_one();
+        }
+    }
+
+    fn model_called(&self, agent: &str, model: &str, usage: Usage) {
+        self.metrics.model_called(agent, model, usage);
+    }
 }
 
 /// An engine for one command: tasks in memory, the index kept in the data directory unless a server has that.
@@ -89,7 +175,14 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
         VectorProvider::Memory => None,
     };
     let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
-    Ok(Engine { orchestrator: builder.start().await?, index })
+    Ok(Engine::new(builder.start().await?, index))
+}
+
+/// An engine that runs recorded runs again, with every agent there is: it asks no model and keeps nothing.
+pub async fn replaying(settings: &Settings) -> Result<Orchestrator> {
+    let catalogue = catalogue(agents_options(settings));
+    let builder = Orchestrator::builder().agents(catalogue.agents).agents(dev_agents()).router(catalogue.router);
+    models(vectors(builder, None), settings, None).await?.start().await
 }
 
 /// Why a command that works alone makes its index anew.
@@ -117,15 +210,6 @@ fn vectors(builder: OrchestratorBuilder, index: Option<&Arc<UsearchStore>>) -> O
         Some(index) => builder.vectors(Arc::clone(index) as _),
         None => builder.vectors(Arc::new(MemoryVectorStore::new())),
     }
-}
-
-async fn store(settings: &Settings, dir: &DataDir) -> Result<SqliteStore> {
-    let mut config = SqliteConfig::new(dir.join("tasks.db"));
-    config.synchronous = match settings.sqlite_synchronous {
-        Fsync::Full => Synchronous::Full,
-        Fsync::Normal => Synchronous::Normal,
-    };
-    SqliteStore::connect(config).await
 }
 
 /// The first Ollama that answers and holds the chat model of the settings, if there is one. One that was named and does not is warned about.

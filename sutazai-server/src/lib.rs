@@ -12,5 +12,4 @@ pub mod metrics;
 pub mod node;
 pub mod process;
 pub mod serve;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing reads deliveries from a store yet"))]
 mod webhooks;

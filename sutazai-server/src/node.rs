@@ -4,9 +4,8 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-
-use sutazai_core::task::NodeId;
 
 use crate::process::Failure;
 
@@ -17,7 +16,7 @@ const LAYOUT: &str = "1";
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    node: NodeId,
+    node: Arc<str>,
     /// Locked; the system lets go of it whatever way the process ends.
     _lock: File,
 }
@@ -74,8 +73,8 @@ impl DataDir {
             return Err(DirFault::Unusable(Failure::usage(what).hint(hint)));
         }
         let node = kept(path, "node", || uuid::Uuid::now_v7().to_string());
-        let node = NodeId::new(node.map_err(|error| unusable("read its node id", error))?);
-        Ok(Self { path: path.to_owned(), node, _lock: lock })
+        let node = node.map_err(|error| unusable("read its node id", error))?;
+        Ok(Self { path: path.to_owned(), node: node.into(), _lock: lock })
     }
 
     /// The path of `name` in it.
@@ -86,7 +85,7 @@ impl DataDir {
 
     /// The name of the server that owns it.
     #[must_use]
-    pub fn node(&self) -> &NodeId {
+    pub fn node(&self) -> &Arc<str> {
         &self.node
     }
 }

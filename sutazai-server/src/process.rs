@@ -108,6 +108,8 @@ const HINTS: &[(&str, &str)] = &[
     ("store_unavailable", "see whether you may read and write the data directory, or name another one with --data-dir"),
     ("vectors_in_use", "stop the process that has the index open, or name another data directory with --data-dir"),
     ("model_damaged", "`sutazai-server models rm NAME` and `models pull NAME` bring it back"),
+    ("dead_letter_not_found", "`sutazai-server tasks dead list` shows those there are"),
+    ("schedule_not_found", "`sutazai-server schedules list` shows the schedules"),
     ("task_not_found", "`sutazai-server tasks list` shows the tasks"),
     ("store_version", "run the version that wrote this data directory, or name another one with --data-dir"),
 ];

@@ -75,9 +75,14 @@ pub struct Server {
 impl Server {
     /// Starts the engine. Whatever is wrong now is a fault of the configuration.
     pub async fn start(claimed: Claimed, settings: &Settings, ollama: Option<Discovered>) -> Result<Self, Failure> {
-        let started = compose::serving(settings, &claimed.dir, ollama).await;
+        let started = compose::serving(settings, &claimed.dir, claimed.address, ollama).await;
         let (engine, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
-        let options = Options { allowed_hosts: settings.allowed_hosts.clone(), ..Options::default() };
+        let options = Options {
+            allowed_hosts: settings.allowed_hosts.clone(),
+            webhook_secret: settings.webhook_secret.clone(),
+            webhook_allow_private: settings.webhook_allow_private,
+            ..Options::default()
+        };
         Ok(Self { claimed, engine, metrics, drain: Duration::from_millis(settings.drain_ms), options })
     }
 

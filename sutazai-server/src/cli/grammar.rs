@@ -1,7 +1,11 @@
 //! What can be typed. Flags of settings are not here: they come from the table of keys.
 
+mod durable;
+
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
-use sutazai_core::task::TaskState;
+use sutazai_core::{clock::Timestamp, task::TaskState};
+
+pub(super) use self::durable::{Dead, Define, Events, Fork, Nodes, Replay, Requeue, Resolve, Schedules};
 
 /// Durable agents over local models: one binary, no services.
 #[derive(Debug, Parser)]
@@ -55,9 +59,23 @@ pub(super) enum Command {
     /// Submit and follow tasks on a running server
     #[command(
         subcommand,
-        after_help = "Examples:\n  sutazai-server tasks list --state failed\n  sutazai-server tasks watch ID"
+        after_help = "Examples:\n  sutazai-server tasks list --state failed\n  sutazai-server tasks watch ID\n  sutazai-server tasks dead list"
     )]
     Tasks(Tasks),
+    /// Have tasks submitted by the clock
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sutazai-server schedules create nightly --cron \"0 3 * * *\" --time-zone Europe/Berlin --agent dev.echo --input '{}'\n  sutazai-server schedules list"
+    )]
+    Schedules(Schedules),
+    /// Show the servers that share a store
+    #[command(subcommand, after_help = "Examples:\n  sutazai-server nodes list")]
+    Nodes(Nodes),
+    /// Print the events of all tasks in one order
+    #[command(
+        after_help = "Whoever goes on after the last number seen misses nothing.\n\nExamples:\n  sutazai-server events --json\n  sutazai-server events --after 4096 --follow"
+    )]
+    Events(Events),
     /// Show and check the settings
     #[command(
         subcommand,
@@ -180,6 +198,52 @@ pub(super) enum Tasks {
         /// Its id
         id: String,
     },
+    /// Tell a task something it waits for, or will wait for
+    #[command(
+        after_help = "Examples:\n  sutazai-server tasks signal 019f3c2a-7d41-7000-8000-000000000000 approved '{\"by\":\"me\"}'"
+    )]
+    Signal {
+        /// Its id
+        id: String,
+        /// The signal's name
+        name: String,
+        /// What it carries: JSON, @FILE, or - for stdin
+        #[arg(value_name = "JSON|@FILE|-", default_value = "null")]
+        payload: String,
+    },
+    /// Show what a task has recorded
+    #[command(after_help = "Examples:\n  sutazai-server tasks journal 019f3c2a-7d41-7000-8000-000000000000")]
+    Journal {
+        /// Its id
+        id: String,
+        /// Entries at most
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Start a new task from a place in another one's journal
+    #[command(
+        after_help = "The new task holds the entries before --from and does everything else again.\n\nExamples:\n  sutazai-server tasks fork 019f3c2a-7d41-7000-8000-000000000000 --from 6\n  sutazai-server tasks fork 019f3c2a-7d41-7000-8000-000000000000 --from 0 --input '{\"x\":2}'"
+    )]
+    Fork(Fork),
+    /// Run a task's code against what it recorded; exits 1 if it does something else
+    #[command(
+        after_help = "No model and no tool is asked, and nothing is stored. A cassette is a recorded run as a file; it is run against the agents of this binary, without a server.\n\nExamples:\n  sutazai-server tasks replay 019f3c2a-7d41-7000-8000-000000000000\n  sutazai-server tasks replay 019f3c2a-7d41-7000-8000-000000000000 --save run.json\n  sutazai-server tasks replay --cassette run.json"
+    )]
+    Replay(Replay),
+    /// Settle an effect of which nobody knows whether it happened
+    #[command(
+        after_help = "The task's error names the entry.\n\nExamples:\n  sutazai-server tasks resolve 019f3c2a-7d41-7000-8000-000000000000 4 --outcome '{\"paid\":true}'\n  sutazai-server tasks resolve 019f3c2a-7d41-7000-8000-000000000000 4 --retry\n  sutazai-server tasks resolve 019f3c2a-7d41-7000-8000-000000000000 4 --fail \"the bank refused it\""
+    )]
+    Resolve(Resolve),
+    /// Show tasks that failed, start them again or give them up
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sutazai-server tasks dead list --agent dev.fail\n  sutazai-server tasks dead requeue --label team=search"
+    )]
+    Dead(Dead),
 }
 
 /// Arguments of `tasks submit`.
@@ -201,8 +265,8 @@ pub(super) struct Submit {
     #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u8).range(0..=9))]
     pub(super) priority: Option<u8>,
     /// When it fails unless finished, such as 2026-12-01T00:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = |text: &str| sutazai_core::clock::Timestamp::parse(text))]
-    pub(super) deadline: Option<sutazai_core::clock::Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) deadline: Option<Timestamp>,
     /// Executions that may end in an error
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_attempts: Option<u32>,
@@ -212,6 +276,9 @@ pub(super) struct Submit {
     /// Whose task it is
     #[arg(long, value_name = "NAME")]
     pub(super) tenant: Option<String>,
+    /// Where each of its events is posted to, signed
+    #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
+    pub(super) webhook: Option<String>,
     /// Makes a repeated submit return the first one's task
     #[arg(long, value_name = "KEY", value_parser = key)]
     pub(super) idempotency_key: Option<String>,
@@ -254,6 +321,10 @@ pub(super) enum Config {
 fn key(text: &str) -> Result<String, String> {
     let visible = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if visible { Ok(text.to_owned()) } else { Err("a key has 1 to 255 visible ASCII characters".into()) }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

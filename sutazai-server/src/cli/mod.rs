@@ -2,13 +2,18 @@
 
 mod agents;
 mod config;
+mod dead;
 mod documents;
+mod feed;
 mod flags;
 mod grammar;
+mod journal;
 mod models;
 mod output;
 mod progress;
 mod quickstart;
+mod replay;
+mod schedules;
 mod serve;
 mod tasks;
 
@@ -90,6 +95,10 @@ fn dispatch(command: Command, configuration: Configuration) -> Result<Exit, Fail
     let client = || Client::new(&settings.server);
     process::run(settings.worker_threads, async {
         match command {
+            Command::Tasks(grammar::Tasks::Replay(replay)) => replay::run(replay, settings, out).await,
+            Command::Schedules(command) => schedules::run(command, client()?, out).await,
+            Command::Nodes(command) => feed::nodes(command, client()?, out).await,
+            Command::Events(events) => feed::events(events, client()?, out).await,
             Command::Tasks(command) => tasks::run(command, client()?, out).await,
             Command::Agents(command) => agents::run(command, client()?, out).await,
             Command::Models(command) => models::run(command, settings, out).await,

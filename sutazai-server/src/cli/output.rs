@@ -73,8 +73,8 @@ impl Output {
 /// The colour of a word that says how something stands.
 fn colour_of(word: &str) -> Option<Color> {
     match word {
-        "completed" | "ready" | "here" => Some(Color::Green),
-        "failed" => Some(Color::Red),
+        "completed" | "ready" | "here" | "live" => Some(Color::Green),
+        "failed" | "dead" => Some(Color::Red),
         "cancelled" => Some(Color::DarkGrey),
         "running" | "assigned" => Some(Color::Cyan),
         "waiting" => Some(Color::Yellow),

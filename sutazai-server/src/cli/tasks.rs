@@ -5,7 +5,9 @@ use std::io::Read;
 use serde_json::{Map, Value, json};
 
 use super::{
+    dead,
     grammar::{List, Submit, Tasks},
+    journal,
     output::{Output, say},
     progress::Spinner,
 };
@@ -25,13 +27,18 @@ pub(super) async fn run(command: Tasks, client: Client, out: Output) -> Result<E
             let path = format!("/api/v1/tasks/{}/cancel", segment(&id));
             out.answer(&client.post(&path, &json!({}), None).await?, |task| show(task, out))?;
         }
+        Tasks::Signal { id, name, payload } => journal::signal(&id, &name, &payload, &client, out).await?,
+        Tasks::Journal { id, limit, cursor } => journal::list(&id, limit, cursor, &client, out).await?,
+        Tasks::Fork(fork) => journal::fork(fork, &client, out).await?,
+        Tasks::Resolve(resolve) => journal::resolve(resolve, &client, out).await?,
+        Tasks::Replay(_) => return Ok(Exit::Usage), // it may do without a server
+        Tasks::Dead(command) => dead::run(command, &client, out).await?,
     }
     Ok(Exit::Done)
 }
 
 async fn submit(submit: Submit, client: &Client, out: Output) -> Result<Exit, Failure> {
-    let input = document(&submit.input)?;
-    let labels: Map<String, Value> = submit.labels.into_iter().map(|(key, value)| (key, value.into())).collect();
+    let input = document("--input", &submit.input)?;
     let fields = [
         ("agent", submit.agent.map(Value::from)),
         ("capability", submit.capability.map(Value::from)),
@@ -39,17 +46,32 @@ async fn submit(submit: Submit, client: &Client, out: Output) -> Result<Exit, Fa
         ("priority", submit.priority.map(Value::from)),
         ("deadline", submit.deadline.map(|time| time.to_string().into())),
         ("retry", submit.max_attempts.map(|attempts| json!({ "max_attempts": attempts }))),
-        ("labels", Some(Value::from(labels)).filter(|labels| labels != &json!({}))),
+        ("labels", labels(submit.labels)),
         ("tenant", submit.tenant.map(Value::from)),
+        ("webhook", submit.webhook.map(|url| json!({ "url": url }))),
     ];
-    let body: Map<String, Value> =
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-    let mut task = client.post("/api/v1/tasks", &body.into(), submit.idempotency_key.as_deref()).await?;
+    let mut task = client.post("/api/v1/tasks", &object(fields), submit.idempotency_key.as_deref()).await?;
     if submit.wait {
         task = finished(client, &text(&task["id"])).await?;
     }
     out.answer(&task, |task| show(task, out))?;
     fault(&task).filter(|_| submit.wait).map_or(Ok(Exit::Done), Err)
+}
+
+/// An object of the fields that have a value.
+pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+}
+
+/// Labels as a task has them, if there are any.
+pub(super) fn labels(labels: Vec<(String, String)>) -> Option<Value> {
+    let labels: Map<String, Value> = labels.into_iter().map(|(key, value)| (key, value.into())).collect();
+    (!labels.is_empty()).then_some(labels.into())
+}
+
+/// A label as a query has it.
+pub(super) fn label((key, value): (String, String)) -> String {
+    format!("{key}:{value}")
 }
 
 /// Waits for the end of a task and shows its progress meanwhile.
@@ -75,22 +97,25 @@ pub(super) fn fault(task: &Value) -> Option<Failure> {
 }
 
 async fn list(list: List, client: &Client) -> Result<Value, Failure> {
-    let label = list.label.map(|(key, value)| format!("{key}:{value}"));
     let query = [
         ("state", list.state),
         ("agent", list.agent),
         ("tenant", list.tenant),
-        ("label", label),
+        ("label", list.label.map(label)),
+        ("limit", Some(list.limit.to_string())),
         ("cursor", list.cursor),
     ];
-    let mut query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    query.push(("limit", list.limit.to_string()));
-    client.get("/api/v1/tasks", &query).await
+    client.get("/api/v1/tasks", &given(query)).await
+}
+
+/// The parameters of a query that have a value.
+pub(super) fn given<const N: usize>(query: [(&'static str, Option<String>); N]) -> Vec<(&'static str, String)> {
+    query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// JSON as it stands, from a file (`@path`) or from stdin (`-`).
-fn document(argument: &str) -> Result<Value, Failure> {
-    let unreadable = |error: std::io::Error| Failure::usage(format!("--input {argument}: {error}"));
+pub(super) fn document(name: &str, argument: &str) -> Result<Value, Failure> {
+    let unreadable = |error: std::io::Error| Failure::usage(format!("{name} {argument}: {error}"));
     let text = match argument.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path).map_err(unreadable)?,
         None if argument == "-" => {
@@ -101,12 +126,13 @@ fn document(argument: &str) -> Result<Value, Failure> {
         None => argument.to_owned(),
     };
     serde_json::from_str(&text).map_err(|error| {
-        Failure::usage(format!("--input is not JSON: {error}"))
-            .hint("for example --input '{\"text\":\"hello\"}', @FILE or - for stdin")
+        Failure::usage(format!("{name} is not JSON: {error}"))
+            .hint(format!("for example {name} '{{\"text\":\"hello\"}}', @FILE or - for stdin"))
     })
 }
 
-fn show(task: &Value, out: Output) -> Result<(), Failure> {
+/// Shows a task to people.
+pub(super) fn show(task: &Value, out: Output) -> Result<(), Failure> {
     const FIELDS: &[&str] = &[
         "id",
         "agent",
@@ -125,15 +151,25 @@ fn show(task: &Value, out: Output) -> Result<(), Failure> {
 }
 
 fn show_list(page: &Value, out: Output) -> Result<(), Failure> {
+    show_page(page, &["id", "agent", "state", "priority", "attempt", "created_at"], out)
+}
+
+/// Shows these columns of a page to people, and where it goes on.
+pub(super) fn show_page(page: &Value, columns: &[&str], out: Output) -> Result<(), Failure> {
     let none = Vec::new();
     let items = page["items"].as_array().unwrap_or(&none);
-    const COLUMNS: &[&str] = &["id", "agent", "state", "priority", "attempt", "created_at"];
-    let row = |task: &Value| COLUMNS.iter().map(|field| text(&task[*field])).collect();
-    out.table(COLUMNS, items.iter().map(row))?;
+    let cell = |item: &Value, column: &&str| item.get(*column).filter(|value| !value.is_null()).map(text);
+    let row = |item: &Value| columns.iter().map(|column| cell(item, column).unwrap_or_default()).collect();
+    out.table(columns, items.iter().map(row))?;
+    say_more(page);
+    Ok(())
+}
+
+/// Says where a page goes on, if it does.
+pub(super) fn say_more(page: &Value) {
     if let Some(cursor) = page["next_cursor"].as_str() {
         say(&format!("there are more: --cursor {cursor}"));
     }
-    Ok(())
 }
 
 fn show_event(event: &TaskEvent, out: Output) -> Result<(), Failure> {

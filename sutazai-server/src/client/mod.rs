@@ -1,5 +1,6 @@
 //! A client of the HTTP API, for the command line.
 
+mod durable;
 mod events;
 
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::{
     config::masked_url,
     process::{Exit, Failure},
 };
+
+/// How long an answer may take: longer than a server waits on purpose.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A server at an address. Nothing is sent before the first call.
 #[derive(Clone, Debug)]
@@ -78,7 +82,7 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let answer = self.checked(request.timeout(Duration::from_secs(90)).send().await).await?;
+        let answer = self.checked(request.timeout(PATIENCE).send().await).await?;
         answer.json().await.map_err(|error| {
             Failure::new(Exit::Failed, format!("{} gave no JSON: {}", self.base(), without_url(error)))
                 .hint("is it a sutazai-server?")

@@ -4,7 +4,10 @@ use std::net::ToSocketAddrs;
 
 use config::ValueKind;
 
-use super::keys::Kind;
+use super::{
+    keys::Kind,
+    tables::{LimitTable, Tenants},
+};
 
 /// What became of a value.
 #[derive(Debug, PartialEq)]
@@ -58,11 +61,26 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
         },
         Kind::Store => match text {
             "sqlite" => Value(text.into()),
-            _ if text.starts_with("postgres") && text.contains("://") => NotBuilt("PostgreSQL".into()),
-            _ => allowed("sqlite"),
+            _ if is_postgres(text) => Value(text.into()),
+            _ => allowed("sqlite, or postgres://USER:PASSWORD@HOST/DATABASE"),
         },
+        Kind::Tenants => table::<Tenants>(text),
+        Kind::Limits => table::<LimitTable>(text),
         Kind::Secret if text.trim().is_empty() => allowed("a text that is not empty"),
         Kind::Secret | Kind::NotBuilt => Value(text.into()),
+    }
+}
+
+/// Whether this is an address of PostgreSQL in the form of libpq; others are refused by the driver, with what is wrong.
+fn is_postgres(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+}
+
+/// A table stays text until the settings are read.
+fn table<T: TryFrom<String, Error = String>>(text: &str) -> Checked {
+    match T::try_from(text.to_owned()) {
+        Ok(_) => Checked::Value(text.into()),
+        Err(allowed) => Checked::Allowed(allowed),
     }
 }
 
@@ -81,14 +99,19 @@ fn level(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Reads a value that a variable of another program's may hold: `Err` names what of it is not built here.
+/// Reads a value that a variable of another program's may hold: `Err` says why it has no effect here.
 pub(super) fn check_theirs(kind: Kind, text: &str) -> Result<(), String> {
     match (kind, check(kind, text)) {
-        (_, Checked::NotBuilt(part)) => Err(part),
-        (Kind::Store, Checked::Allowed(_)) => Err("PostgreSQL".into()),
-        (Kind::Choice(_, [_, ..]), Checked::Allowed(_)) => Err(text.to_lowercase()),
+        (_, Checked::NotBuilt(part)) => Err(not_built(&part)),
+        (Kind::Store, Checked::Allowed(_)) => Err("a URL that begins with postgres:// is what is understood".into()),
+        (Kind::Choice(_, [_, ..]), Checked::Allowed(_)) => Err(not_built(&text.to_lowercase())),
         _ => Ok(()),
     }
+}
+
+/// Why something of the plans has no effect.
+pub(super) fn not_built(part: &str) -> String {
+    format!("{part} is not built yet")
 }
 
 /// The filter's own grammar takes any word for a target; here a word alone must be a level.
@@ -110,7 +133,13 @@ mod tests {
         assert_eq!(check(Kind::Url, "http://localhost:1/"), Checked::Value("http://localhost:1".into()));
         assert!(matches!(check(Kind::Url, "localhost:1"), Checked::Allowed(_)));
         assert!(matches!(check(Kind::Address, "127.0.0.1:99999"), Checked::Allowed(_)));
-        assert_eq!(check(Kind::Store, "postgres://u:p@h/d"), Checked::NotBuilt("PostgreSQL".into()));
+        for url in ["postgres://u:p@h/d", "postgresql://h:5433/d?sslmode=disable", "postgres:///d?host=/run/pg"] {
+            assert_eq!(check(Kind::Store, url), Checked::Value(url.into()));
+        }
+        for other in ["postgresql+asyncpg://u:p@h/d", "host=db user=x", "mysql://h/d", "postgres"] {
+            assert!(matches!(check(Kind::Store, other), Checked::Allowed(_)), "{other}");
+            assert!(check_theirs(Kind::Store, other).is_err(), "{other}");
+        }
         assert_eq!(check(Kind::Choice(&["memory"], &["qdrant"]), "Qdrant"), Checked::NotBuilt("qdrant".into()));
         assert!(matches!(check(Kind::Filter, "loud"), Checked::Allowed(_)));
         for (theirs, ours) in [("WARNING", "warn"), ("Critical", "error"), ("fatal", "error"), ("INFO", "INFO")] {

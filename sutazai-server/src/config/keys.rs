@@ -49,8 +49,12 @@ pub enum Kind {
     List,
     /// The built ones of these names, and the ones that are named in the plans but do not exist yet.
     Choice(&'static [&'static str], &'static [&'static str]),
-    /// The name of the embedded store, or the URL of one that does not exist yet; may hold a password.
+    /// The name of the embedded store, or the URL of a shared one; may hold a password.
     Store,
+    /// A table of tenants; JSON where it is one text.
+    Tenants,
+    /// A table of agents' limits; JSON where it is one text.
+    Limits,
     /// A text that is never shown.
     Secret,
     /// A setting of a part that does not exist yet: reported and ignored. It may hold a secret.
@@ -128,7 +132,7 @@ impl Key {
 pub const PREFIX: &str = "SUTAZAI_";
 
 use Group::{Documents, Everywhere, Models, Nowhere, Serving};
-use Kind::{Address, Choice, Filter, Flag, Integer, List, Number, Path, Secret, Store, Text, Url};
+use Kind::{Address, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Secret, Store, Tenants, Text, Url};
 
 /// Every setting there is.
 #[rustfmt::skip]
@@ -142,9 +146,28 @@ pub static KEYS: &[Key] = &[
     Key::new("log_level", Filter, "", Everywhere, "What to log: error, warn, info, debug, trace, or target=level pairs").also("LOG_LEVEL"),
 
     Key::new("listen", Address, "127.0.0.1:10010", Serving, "The address to serve on; port 0 is any free one").also_as("AGENT_PORT", "127.0.0.1:{}"),
-    Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite").also("PG_DSN"),
+    Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite, or postgres://USER:PASSWORD@HOST/DATABASE, better in the variable").also("PG_DSN"),
     Key::new("sqlite_synchronous", Choice(&["full", "normal"], &[]), "full", Serving, "full survives the loss of power, normal the end of the process"),
+    Key::new("postgres_schema", Text, "sutazai", Serving, "The schema of PostgreSQL that holds the tables"),
+    Key::new("postgres_connections", Integer(1, 1_000), "10", Serving, "Connections to PostgreSQL at most, beside one that listens"),
+    Key::new("postgres_acquire_ms", Integer(100, 600_000), "10000", Serving, "How long a call waits for a connection"),
+    Key::new("postgres_statement_ms", Integer(100, 600_000), "30000", Serving, "How long a statement may take"),
+    Key::new("postgres_lock_ms", Integer(100, 600_000), "10000", Serving, "How long a statement waits for locks"),
+    Key::new("postgres_idle_ms", Integer(100, 600_000), "10000", Serving, "How long a transaction may stand still before PostgreSQL ends it"),
+    Key::new("postgres_slow_ms", Integer(1, 600_000), "1000", Serving, "Statements that take longer are logged"),
+    Key::new("role", Choice(&["all", "api", "worker"], &[]), "all", Serving,
+        "What this server does: api takes tasks in, worker executes them, all does both"),
     Key::new("max_running", Integer(1, 1_000_000), "512", Serving, "Tasks that run at once").also("AGENT_MAX_WORKERS"),
+    Key::new("queue_max", Integer(1, 1_000_000_000), "1000000", Serving, "Queued tasks at most; beyond them, submits are answered 429"),
+    Key::new("lease_ms", Integer(100, 600_000), "5000", Serving, "How long this server may be silent before others take over its tasks"),
+    Key::new("tenants", Tenants, "", Serving, r#"Shares and limits of tenants, such as {"big": {"weight": 2, "concurrency": 10}}; * is every other"#),
+    Key::new("agent_limits", Limits, "", Serving, r#"Limits in place of those that agents declare, such as {"NAME": {"concurrency": 4, "per_minute": "none"}}"#),
+    Key::new("keep_completed_days", Integer(0, 36_500), "30", Serving, "Days that completed tasks are kept; 0 is for good"),
+    Key::new("keep_completed", Integer(0, i64::MAX), "0", Serving, "Completed tasks that are kept, the newest; 0 is all"),
+    Key::new("keep_cancelled_days", Integer(0, 36_500), "30", Serving, "Days that cancelled tasks are kept; 0 is for good"),
+    Key::new("keep_cancelled", Integer(0, i64::MAX), "0", Serving, "Cancelled tasks that are kept, the newest; 0 is all"),
+    Key::new("keep_failed_days", Integer(0, 36_500), "0", Serving, "Days that failed tasks are kept; 0 is for good"),
+    Key::new("keep_failed", Integer(0, i64::MAX), "0", Serving, "Failed tasks that are kept, the newest; 0 is all"),
     Key::new("worker_threads", Integer(0, 1_024), "0", Serving, "Threads that serve; 0 is one for each core"),
     Key::new("drain_ms", Integer(0, 24_000), "24000", Serving, "How long running tasks may go on after SIGTERM"),
     Key::new("allowed_hosts", List, "", Serving, "Names besides localhost that requests may be addressed to, with commas between them"),
@@ -166,8 +189,6 @@ pub static KEYS: &[Key] = &[
 
     Key::not_built("redis_url", "Redis, as a cache").also("REDIS_URL"),
     Key::not_built("neo4j_uri", "Neo4j, as a graph").also("NEO4J_URI"),
-    Key::not_built("queue_max", "a limit of queued tasks"),
-    Key::not_built("lease_ms", "leases between servers"),
 ];
 
 /// The key called `name`.

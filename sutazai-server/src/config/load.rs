@@ -7,7 +7,7 @@ use etcetera::BaseStrategy;
 
 use super::{
     Refused, Settings,
-    check::{Checked, check, check_theirs},
+    check::{Checked, check, check_theirs, not_built},
     keys::{KEYS, Key, Kind, PREFIX, nearest},
 };
 
@@ -50,12 +50,12 @@ pub struct Entry {
 /// Something given that has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// It belongs to a part that does not exist yet.
-    NotBuilt {
+    /// It cannot be followed here, such as what belongs to a part that does not exist yet.
+    Ignored {
         /// The name that was used.
         name: String,
-        /// The part.
-        part: String,
+        /// Why it has no effect.
+        why: String,
     },
     /// Nothing is called so.
     Unknown {
@@ -71,7 +71,7 @@ pub enum Note {
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotBuilt { name, part } => write!(f, "{name} is ignored: {part} is not built yet"),
+            Self::Ignored { name, why } => write!(f, "{name} is ignored: {why}"),
             Self::Unknown { name, origin, nearest: Some(nearest) } => {
                 write!(f, "{name} ({origin}) is unknown; did you mean {nearest}?")
             }
@@ -122,7 +122,7 @@ pub fn load(
             match check_theirs(key.kind, &value) {
                 Ok(()) => aliases.put(key, value, format!("{ENVIRONMENT} {}", alias.variable)),
                 // These variables may be set for other programs: what we cannot serve is no fault of this start.
-                Err(part) => notes.push(Note::NotBuilt { name: alias.variable.into(), part }),
+                Err(why) => notes.push(Note::Ignored { name: alias.variable.into(), why }),
             }
         }
         let variable = key.variable();
@@ -167,6 +167,9 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
                 let parts: Result<Vec<_>, _> = parts.iter().cloned().map(Value::into_string).collect();
                 parts.map(|parts| parts.join(","))
             }
+            ValueKind::Table(_) if matches!(key.kind, Kind::Tenants | Kind::Limits) => {
+                value.try_deserialize::<serde_json::Value>().map(|table| table.to_string())
+            }
             _ => value.into_string(),
         };
         let Ok(text) = text else {
@@ -175,7 +178,7 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
         };
         if key.kind == Kind::NotBuilt {
             let name = origin.strip_prefix(ENVIRONMENT).map_or(key.name, str::trim).to_owned();
-            notes.push(Note::NotBuilt { name, part: key.help.into() });
+            notes.push(Note::Ignored { name, why: not_built(key.help) });
             continue;
         }
         let shown = masked(key, &text);

@@ -4,10 +4,11 @@ mod check;
 mod keys;
 mod load;
 mod refused;
+mod tables;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 pub(crate) use self::load::{masked_url, one_line};
@@ -15,6 +16,7 @@ pub use self::{
     keys::{Alias, Group, KEYS, Key, Kind, PREFIX, find},
     load::{Configuration, Entry, Note, environment, load},
     refused::Refused,
+    tables::{LimitTable, Tenants},
 };
 
 /// Every setting with its type; the table in [`KEYS`] says what each means.
@@ -31,7 +33,27 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub store: SecretString,
     pub sqlite_synchronous: Fsync,
+    pub postgres_schema: String,
+    pub postgres_connections: u32,
+    pub postgres_acquire_ms: u64,
+    pub postgres_statement_ms: u64,
+    pub postgres_lock_ms: u64,
+    pub postgres_idle_ms: u64,
+    pub postgres_slow_ms: u64,
+    pub role: Role,
     pub max_running: usize,
+    pub queue_max: u64,
+    pub lease_ms: u64,
+    #[serde(default)]
+    pub tenants: Tenants,
+    #[serde(default)]
+    pub agent_limits: LimitTable,
+    pub keep_completed_days: u64,
+    pub keep_completed: u64,
+    pub keep_cancelled_days: u64,
+    pub keep_cancelled: u64,
+    pub keep_failed_days: u64,
+    pub keep_failed: u64,
     pub worker_threads: usize,
     pub drain_ms: u64,
     pub dev_agents: bool,
@@ -66,7 +88,35 @@ impl Settings {
                 "prometheus_namespace: found {namespace:?}; allowed are letters, digits and '_', no digit first"
             ));
         }
+        if self.role != Role::All && self.store.expose_secret() == "sqlite" {
+            let role = self.role.as_str();
+            faults.push(format!("role: a server that is only {role} shares its store with others, and sqlite is for one process; allowed is all, or a store of postgres://…"));
+        }
         if faults.is_empty() { Ok(()) } else { Err(Refused::new(faults)) }
+    }
+}
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    All,
+    /// Takes tasks in and answers for them; others execute them.
+    Api,
+    /// Executes tasks; to operators alone it answers.
+    Worker,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Api => "api",
+            Self::Worker => "worker",
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// After so many failures in a row a delivery is a dead letter: some 50 minutes after the first one, later where a receiver asked for time.
-pub(crate) const MAX_FAILURES: u32 = 12;
+pub(super) const MAX_FAILURES: u32 = 12;
 
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -14,7 +14,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(60 * 60);
 ///
 /// With `d` = 1 s doubled at each failure, one hour at most, the wait lies in `[d/2, d]`; `random`, from 0 to 1, says where, so that deliveries
 /// that failed together do not come back together. `asked` is what the receiver asked for with `Retry-After`: the wait is no shorter.
-pub(crate) fn next(failures: u32, asked: Option<Duration>, random: f64) -> Option<Duration> {
+pub(super) fn next(failures: u32, asked: Option<Duration>, random: f64) -> Option<Duration> {
     if failures >= MAX_FAILURES {
         return None;
     }

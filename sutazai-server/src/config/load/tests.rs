@@ -5,7 +5,10 @@ use std::io::Write;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::{config::find, process::Failure};
+use crate::{
+    config::{Role, find},
+    process::Failure,
+};
 
 fn with(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Configuration, Failure> {
     let flags: Vec<_> = flags.iter().filter_map(|(name, value)| Some((find(name)?, (*value).to_owned()))).collect();
@@ -53,6 +56,8 @@ fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
         ("max_tokens", "1"),
         ("allowed_hosts", "a, b,"),
         ("docs_roots", "/x"),
+        ("tenants", r#"{"big": {"weight": 2}}"#),
+        ("agent_limits", r#"{"dev.echo": {"concurrency": 1}}"#),
     ];
     let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s")];
     let found = with(&values, &variables).unwrap();
@@ -83,19 +88,13 @@ fn a_bad_value_names_field_origin_and_what_is_allowed() {
 }
 
 #[test]
-fn what_is_not_built_is_reported_and_ignored_unless_asked_for_by_our_own_name() {
-    let theirs = [
-        ("PG_DSN", "postgres://u:secret@h/d"),
-        ("REDIS_URL", "redis://h"),
-        ("VECTOR_PROVIDER", "qdrant"),
-        ("SUTAZAI_QUEUE_MAX", "5"),
-    ];
+fn what_has_no_effect_is_reported_and_ignored_unless_asked_for_by_our_own_name() {
+    let theirs = [("REDIS_URL", "redis://h"), ("VECTOR_PROVIDER", "qdrant"), ("SUTAZAI_NEO4J_URI", "bolt://h")];
     let found = with(&[], &theirs).unwrap();
     let notes = found.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    for name in ["PG_DSN", "REDIS_URL", "VECTOR_PROVIDER", "SUTAZAI_QUEUE_MAX"] {
-        assert!(notes.contains(&format!("{name} is ignored")), "{notes}");
+    for (name, _) in theirs {
+        assert!(notes.contains(&format!("{name} is ignored: ")) && notes.contains("not built"), "{notes}");
     }
-    assert_eq!(found.settings.store.expose_secret(), "sqlite");
     for theirs in [
         ("PG_DSN", "postgresql+asyncpg://u:secret@h/d"),
         ("PG_DSN", "host=db password=secret"),
@@ -104,10 +103,43 @@ fn what_is_not_built_is_reported_and_ignored_unless_asked_for_by_our_own_name() 
         let found = with(&[], &[theirs]).unwrap();
         assert_eq!(found.notes.len(), 1, "{theirs:?}");
         let note = found.notes[0].to_string();
-        assert!(note.contains(theirs.0) && note.contains("not built") && !note.contains("secret"), "{note}");
+        assert!(note.contains(theirs.0) && note.contains("ignored") && !note.contains("secret"), "{note}");
+        assert_eq!(found.settings.store.expose_secret(), "sqlite");
     }
-    let text = with(&[], &[("SUTAZAI_STORE", "postgres://u:secret@h/d")]).unwrap_err().to_string();
-    assert!(text.contains("PostgreSQL is not built yet") && !text.contains("secret"), "{text}");
+    let text = with(&[], &[("SUTAZAI_STORE", "host=db password=secret")]).unwrap_err().to_string();
+    assert!(text.contains("store: found") && text.contains("postgres://USER") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_shared_store_is_named_by_its_url_and_shown_without_it() {
+    let url = "postgres://u:secret@h/d";
+    for given in [&[("PG_DSN", url)][..], &[("PG_DSN", "postgres://x"), ("SUTAZAI_STORE", url)]] {
+        let found = with(&[("role", "worker")], given).unwrap();
+        assert_eq!(found.settings.store.expose_secret(), url);
+        assert_eq!(found.settings.role, Role::Worker);
+        assert!(found.settings.check().is_ok() && !format!("{found:?}").contains("secret"), "{found:?}");
+    }
+}
+
+#[test]
+fn tenants_and_limits_are_tables_in_a_file_and_json_elsewhere() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let text =
+        "[tenants.Big]\nweight = 2.5\n[tenants.'*']\nconcurrency = 3\n[agent_limits.'dev.echo']\nper_minute = 7\n";
+    file.write_all(text.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let settings = with(&[("config", path)], &[]).unwrap().settings;
+    let rules: Vec<_> = settings.tenants.rules().map(|(name, rule)| (name, rule.weight)).collect();
+    assert_eq!((rules, settings.tenants.others().concurrency), (vec![("Big", 2.5)], Some(3)));
+    assert_eq!(settings.agent_limits.of("dev.echo", Default::default()).per_minute, Some(7));
+
+    let variable = ("SUTAZAI_TENANTS", r#"{"small": {"weight": 1}}"#);
+    let settings = with(&[("config", path)], &[variable]).unwrap().settings;
+    assert_eq!(settings.tenants.rules().next().unwrap().0, "small", "a variable takes the place of the table");
+    assert_eq!(settings.tenants.rules().count(), 1);
+
+    let text = with(&[("tenants", r#"{"small": {"share": 1}}"#)], &[]).unwrap_err().to_string();
+    assert!(text.contains("tenants: found") && text.contains("share") && text.contains("weight"), "{text}");
 }
 
 #[test]
@@ -156,8 +188,9 @@ fn a_list_is_written_as_one_in_a_file_too() {
 
 #[test]
 fn what_no_server_starts_with_is_found_before_it_starts() {
-    let found = with(&[("listen", "0.0.0.0:1"), ("prometheus_namespace", "1 bad")], &[]).unwrap();
+    let wrong = [("listen", "0.0.0.0:1"), ("prometheus_namespace", "1 bad"), ("role", "api")];
+    let found = with(&wrong, &[]).unwrap();
     let refused = found.settings.check().unwrap_err();
-    assert_eq!(refused.faults().len(), 2, "{refused:?}");
+    assert_eq!(refused.faults().len(), 3, "{refused:?}");
     assert!(with(&[], &[]).unwrap().settings.check().is_ok());
 }
