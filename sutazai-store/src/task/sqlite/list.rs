@@ -8,7 +8,7 @@ use sutazai_core::{
 
 use super::{
     error::Result,
-    read::Readers,
+    read::{Readers, page},
     row::{SELECTED, decode_task},
     write::{arguments, limit},
 };
@@ -18,17 +18,14 @@ const LIVE: [TaskState; 4] = [TaskState::Created, TaskState::Assigned, TaskState
 
 impl Readers {
     pub(super) async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
-        let none = Page { items: Vec::new(), more: false };
         let states = states(query);
         if query.limit == 0 || states.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(none);
+            return Ok(page(Vec::new(), 0));
         }
         let (sql, arguments) = listing(query, states.as_deref())?;
         let rows = self.long_rows(AssertSqlSafe(sql), arguments).await?;
-        let mut items = rows.iter().map(decode_task).collect::<Result<Vec<_>>>()?;
-        let more = items.len() > query.limit;
-        items.truncate(query.limit);
-        Ok(Page { items, more })
+        let items = rows.iter().map(decode_task).collect::<Result<Vec<_>>>()?;
+        Ok(page(items, query.limit))
     }
 }
 

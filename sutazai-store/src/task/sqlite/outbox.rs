@@ -11,7 +11,7 @@ use sutazai_core::{
 
 use super::{
     error::Result,
-    read::Readers,
+    read::{Readers, page},
     row::Columns,
     write::{alone, arguments, limit},
 };
@@ -79,10 +79,8 @@ impl Readers {
         let sql = "SELECT d.task_id, t.webhook, d.posted, d.failures, d.given_up FROM deliveries AS d INDEXED BY deliveries_given_up \
                    CROSS JOIN tasks AS t ON t.id = d.task_id WHERE d.given_up IS NOT NULL AND (?1 IS NULL OR d.task_id < ?1) \
                    ORDER BY d.task_id DESC LIMIT ?2";
-        let mut items = self.long_rows(sql, arguments).await?.iter().map(decode).collect::<Result<Vec<_>>>()?;
-        let more = items.len() > most;
-        items.truncate(most);
-        Ok(Page { items, more })
+        let items = self.long_rows(sql, arguments).await?.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        Ok(page(items, most))
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use sutazai_core::{
     clock::Timestamp,
-    store::{Held, QueueDepths},
+    store::{Held, Page, QueueDepths},
     task::{NodeId, Task, TaskId},
 };
 
@@ -38,6 +38,13 @@ static NEXT_DUE: LazyLock<String> = LazyLock::new(|| {
          ) WHERE at < 9223372036854775807"
     )
 });
+
+/// A page of what was read, which is one more than it holds if there are more.
+pub(super) fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
+    let more = limit > 0 && items.len() > limit;
+    items.truncate(limit);
+    Page { items, more }
+}
 
 pub(super) struct Readers {
     /// For the engine, whose reads are short and must not wait for those of users.

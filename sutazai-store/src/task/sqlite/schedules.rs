@@ -8,7 +8,7 @@ use sutazai_core::{
 
 use super::{
     error::{Fault, Result},
-    read::Readers,
+    read::{Readers, page},
     row::{Columns, unreadable},
     write::{alone, arguments, limit},
 };
@@ -55,10 +55,8 @@ impl Readers {
             arguments.add(limit(most.saturating_add(1)))
         })?;
         let sql = "SELECT record FROM schedules WHERE ?1 IS NULL OR name > ?1 ORDER BY name LIMIT ?2";
-        let mut items = self.long_rows(sql, arguments).await?.iter().map(decode).collect::<Result<Vec<_>>>()?;
-        let more = items.len() > most;
-        items.truncate(most);
-        Ok(Page { items, more })
+        let items = self.long_rows(sql, arguments).await?.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        Ok(page(items, most))
     }
 
     pub(super) async fn due_schedules(&self, now: Timestamp, most: usize) -> Result<Vec<ScheduleRecord>> {

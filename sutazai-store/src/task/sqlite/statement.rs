@@ -128,7 +128,9 @@ static INSERT_PLAIN: LazyLock<Insert> = LazyLock::new(|| insert_of(RARE));
 static INSERT: LazyLock<Insert> = LazyLock::new(|| insert_of(COLUMNS.len()));
 
 fn insert_of(columns: usize) -> Insert {
-    Insert { sql: format!("INSERT INTO tasks (queue, {})", COLUMNS[..columns].join(", ")), width: columns + 1 }
+    // Its id comes first, which is never NULL.
+    let columns: Vec<_> = COLUMNS[..columns].iter().chain(["queue"].iter()).copied().collect();
+    Insert { sql: format!("INSERT INTO tasks ({})", columns.join(", ")), width: columns.len() }
 }
 
 static SET_PLAIN: LazyLock<String> = LazyLock::new(|| {
@@ -203,11 +205,9 @@ impl Text {
         self.guard(writes.len())
     }
 
-    /// The queue and the values of [`COLUMNS`].
+    /// The values of [`COLUMNS`] and the queue.
     fn whole(&mut self, write: &Write<'_>, rare: bool) -> Result<()> {
         let task = write.task;
-        let over = matches!(task.state, TaskState::Completed | TaskState::Cancelled);
-        self.add((!over).then(|| task.queue()))?;
         self.id(task.id)?;
         self.add(Arc::clone(&task.agent))?;
         self.add(Arc::clone(&task.agent_version))?;
@@ -233,7 +233,8 @@ impl Text {
             self.add(task.webhook.as_deref())?;
             self.add(task.discarded.then_some(true))?;
         }
-        Ok(())
+        let over = matches!(task.state, TaskState::Completed | TaskState::Cancelled);
+        self.add((!over).then(|| task.queue()))
     }
 
     /// The values of [`CHANGING`].
