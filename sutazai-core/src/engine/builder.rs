@@ -250,7 +250,13 @@ impl OrchestratorBuilder {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryTaskStore::new()));
         let catalogue = Catalogue::new(self.agents, self.router)?;
         let hub = Arc::new(Hub::default());
-        let announcer = || Announcer { hub: Arc::clone(&hub), observer: Arc::clone(&self.observer) };
+        let (executions, runnable) = (Arc::new(Executions::default()), Arc::new(Notify::new()));
+        let announcer = Announcer {
+            hub: Arc::clone(&hub),
+            observer: Arc::clone(&self.observer),
+            executions: Arc::clone(&executions),
+            runnable: Arc::clone(&runnable),
+        };
         let name = match self.node {
             Some(name) => name,
             None if store.info().shared => format!("node-{:012x}", self.clock.random() >> 16).into(),
@@ -269,19 +275,18 @@ impl OrchestratorBuilder {
             dead: false,
         };
         let membership = Membership::join(&*store, record, self.lease, Arc::clone(&self.clock)).await?;
-        take_over(&*store, &*self.clock, &announcer(), &membership.node()).await?;
+        take_over(&*store, &*self.clock, &announcer, &membership.node()).await?;
         let earliest = store.next_due(Timestamp::from_millis(i64::MIN)).await?;
         let queued = i64::try_from(store.queued().await?).unwrap_or(i64::MAX);
         let left_over = queued > 0 || earliest.is_some_and(|at| at <= self.clock.now());
         let end = Arc::new(Notify::new());
-        let (writer, writing) = Writer::start(Arc::clone(&store), announcer(), Arc::clone(&end));
+        let (writer, writing) = Writer::start(Arc::clone(&store), announcer, Arc::clone(&end));
         let policy = ClaimPolicy {
             queues: catalogue.queues(),
             tenants: self.tenants,
             other_tenants: self.other_tenants,
             ..ClaimPolicy::default()
         };
-        let runnable = Arc::new(Notify::new());
         store.watch(Arc::clone(&runnable));
         let inner = Arc::new(Inner {
             store,
@@ -300,7 +305,7 @@ impl OrchestratorBuilder {
             hub,
             writer,
             slots: Arc::new(Semaphore::new(self.max_running)),
-            executions: Arc::new(Executions::default()),
+            executions,
             backlog: AtomicBool::new(left_over),
             runnable,
             earlier: Notify::new(),

@@ -27,6 +27,8 @@ pub(crate) enum Stop {
 
 /// What an execution shares with its agent's context and with those who may stop it.
 pub(crate) struct Control {
+    /// The epoch of the grant.
+    epoch: u64,
     stop: AtomicU8,
     stopped: Notify,
     progress: Mutex<Option<Progress>>,
@@ -46,28 +48,25 @@ struct Slot {
 }
 
 impl Control {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, slots: Arc<Semaphore>) -> Arc<Self> {
-        Arc::new(Self {
-            stop: AtomicU8::new(0),
-            stopped: Notify::new(),
-            progress: Mutex::new(None),
-            reported: Notify::new(),
-            poked: Notify::new(),
-            slot: Mutex::new(Slot { permit: Some(permit), waits: 0, works: 0 }),
-            slots,
-        })
+    /// Of the execution that was granted at `epoch`.
+    pub(crate) fn new(permit: OwnedSemaphorePermit, slots: Arc<Semaphore>, epoch: u64) -> Arc<Self> {
+        Self::with(Some(permit), slots, epoch)
     }
 
     /// Of a run that takes no slot and that nobody stops.
     pub(crate) fn detached() -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(0));
+        Self::with(None, Arc::new(Semaphore::new(0)), 0)
+    }
+
+    fn with(permit: Option<OwnedSemaphorePermit>, slots: Arc<Semaphore>, epoch: u64) -> Arc<Self> {
         Arc::new(Self {
+            epoch,
             stop: AtomicU8::new(0),
             stopped: Notify::new(),
             progress: Mutex::new(None),
             reported: Notify::new(),
             poked: Notify::new(),
-            slot: Mutex::new(Slot { permit: None, waits: 0, works: 0 }),
+            slot: Mutex::new(Slot { permit, waits: 0, works: 0 }),
             slots,
         })
     }
@@ -231,14 +230,11 @@ impl Executions {
         lock(&self.running).len()
     }
 
-    /// Whether there was such an execution.
-    pub(crate) fn stop(&self, id: TaskId, why: Stop) -> bool {
-        let running = lock(&self.running);
-        let control = running.get(&id);
-        if let Some(control) = control {
-            control.stop(why);
+    /// Stops the execution of a task whose grant is older than `epoch`: nothing it could write counts. A later one is another's business.
+    pub(crate) fn void(&self, id: TaskId, epoch: u64) {
+        if let Some(control) = lock(&self.running).get(&id).filter(|control| control.epoch < epoch) {
+            control.stop(Stop::Void);
         }
-        control.is_some()
     }
 
     pub(crate) fn contains(&self, id: TaskId) -> bool {

@@ -1,37 +1,30 @@
 //! One execution of one task: polls its agent, writes what becomes of it.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use async_trait::async_trait;
-use futures_util::FutureExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
 
 use super::{
+    at_work::{Outcome, Work, poll, sink, suspendable, work},
     catalogue::Registered,
     control::{Control, Entered, Stop},
     inner::{Inner, backoff},
-    journal::{Journal, Sink, Verdict},
+    journal::{Journal, Verdict},
     transition::{Command, Transition},
     writer::is_stored,
 };
 use crate::{
-    agent::AgentError,
     clock::Timestamp,
-    context::Context,
-    error::{ErrorKind, Result},
-    payload::Payload,
-    store::{Child, TaskWrite, WriteOutcome},
-    task::{Entry, Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
+    error::ErrorKind,
+    store::{TaskWrite, WriteOutcome},
+    task::{Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
 };
 
 /// Reports of progress are written at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
-
-/// How long an agent that only waits for what outlives it is kept in memory.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// Entries read at once.
 const PAGE: usize = 1_000;
@@ -42,8 +35,6 @@ pub const MAX_OUTPUT: usize = 16 << 20;
 /// Bytes of an error's message that are kept.
 const MAX_MESSAGE: usize = 16 << 10;
 
-type Outcome = Result<Payload, AgentError>;
-
 /// An agent at work on a task that this node has claimed.
 pub(crate) struct Execution {
     engine: Arc<Inner>,
@@ -53,13 +44,10 @@ pub(crate) struct Execution {
     sent: Revision,
     control: Arc<Control>,
     journal: Arc<Journal>,
-    agent: Agent,
+    agent: Work,
     /// It begins from what is stored, which is to be read first.
     stored: Option<Registered>,
 }
-
-/// The future of an agent at work.
-type Agent = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 impl Execution {
     /// Of a task that is not stored yet; `step` holds it claimed.
@@ -69,8 +57,8 @@ impl Execution {
         step: Transition,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let control = Control::new(permit, Arc::clone(&engine.slots));
-        let journal = Journal::new(Some(sink(engine, &step.task)), Vec::new(), 0);
+        let control = Control::new(permit, Arc::clone(&engine.slots), step.task.revision.epoch);
+        let journal = Journal::new(Some(sink(engine, &step.task, &control)), Vec::new(), 0);
         let agent = work(engine, registered, Arc::new(step.task.clone()), &control, &journal);
         let sent = step.task.revision;
         let stored = (step.task.journal.length > 0).then(|| registered.clone());
@@ -233,7 +221,7 @@ impl Execution {
         if entries.is_empty() {
             return;
         }
-        self.journal = Journal::new(Some(sink(&self.engine, task)), entries, task.journal.attempt_epoch);
+        self.journal = Journal::new(Some(sink(&self.engine, task, &self.control)), entries, task.journal.attempt_epoch);
         self.agent = work(&self.engine, registered, Arc::new(task.clone()), &self.control, &self.journal);
     }
 
@@ -403,86 +391,6 @@ fn taken_over(task: TaskId) -> bool {
     false
 }
 
-/// Where the entries of an execution go.
-struct ToStore {
-    engine: Arc<Inner>,
-    task: TaskId,
-    era: u32,
-    epoch: u64,
-}
-
-#[async_trait]
-impl Sink for ToStore {
-    async fn append(&self, entries: Vec<Entry>, children: Vec<Child>) -> bool {
-        let (task, epoch, era) = (self.task, self.epoch, self.era);
-        let ours =
-            write_until_answered(Arc::clone(&self.engine), TaskWrite::Append { task, epoch, era, entries, children })
-                .await;
-        if !ours {
-            self.engine.executions.stop(task, Stop::Void);
-        }
-        ours
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch
-    }
-}
-
-fn sink(engine: &Arc<Inner>, task: &Task) -> Arc<dyn Sink> {
-    Arc::new(ToStore { engine: Arc::clone(engine), task: task.id, era: task.journal.era, epoch: task.revision.epoch })
-}
-
-/// The agent at work on a task; a panic of it is an error.
-pub(super) fn work(
-    engine: &Arc<Inner>,
-    registered: &Registered,
-    task: Arc<Task>,
-    control: &Arc<Control>,
-    journal: &Arc<Journal>,
-) -> Agent {
-    let input = task.input.clone();
-    let context = Context::new(Arc::clone(engine), task, Arc::clone(control), Arc::clone(journal));
-    let agent = Arc::clone(&registered.agent);
-    let work = async move { agent.run(context, input).await };
-    Box::pin(AssertUnwindSafe(work).catch_unwind().map(|done| done.unwrap_or_else(panicked)))
-}
-
-/// Polls the agent; whenever it has nothing to do it sees the next recorded outcome, if there is one.
-pub(super) fn poll<'a>(agent: &'a mut Agent, journal: &'a Journal) -> impl Future<Output = Outcome> + 'a {
-    /// Rounds after which others get their turn.
-    const TURN: u32 = 64;
-    std::future::poll_fn(move |cx| {
-        for _ in 0..TURN {
-            if let Poll::Ready(outcome) = agent.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
-            }
-            if !journal.advance() {
-                return Poll::Pending;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-}
-
-/// Returns when the agent has done nothing but wait for what outlives it during the whole grace.
-async fn suspendable(
-    journal: &Journal,
-    grace: &mut Option<Pin<Box<Sleep>>>,
-    engine: &Inner,
-) -> (WaitReason, Option<Timestamp>) {
-    std::future::poll_fn(|cx| {
-        let Some((reason, until)) = journal.only_waits().filter(|_| !engine.is_closing()) else {
-            *grace = None;
-            return Poll::Pending;
-        };
-        let sleep = grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(GRACE)));
-        sleep.as_mut().poll(cx).map(|()| (reason, until))
-    })
-    .await
-}
-
 async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
@@ -495,13 +403,4 @@ pub(crate) fn cut(text: &mut String, most: usize) {
         text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));
         text.push('…');
     }
-}
-
-fn panicked(cause: Box<dyn Any + Send>) -> Outcome {
-    let text = cause
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| cause.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into());
-    Err(AgentError::temporary("agent_panicked", format!("the agent panicked: {text}")))
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{
     catalogue::Catalogue,
-    control::{Executions, Stop},
+    control::Executions,
     hub::Hub,
     membership::Membership,
     observer::Observer,
@@ -71,8 +71,8 @@ pub(crate) struct Inner {
     pub(crate) closing: AtomicBool,
     /// The store may hold tasks as granted to this node that nobody executes: the dispatcher looks before it claims.
     pub(crate) doubt: AtomicBool,
-    /// Tasks whose end was committed while their execution was about to be entered.
-    pub(crate) missed: Mutex<Vec<TaskId>>,
+    /// Tasks whose end was committed while their execution might be about to be entered, with the epoch of that end.
+    pub(crate) missed: Mutex<Vec<(TaskId, u64)>>,
     /// A loop of the engine ended by a fault.
     pub(crate) broken: AtomicBool,
 }
@@ -88,7 +88,12 @@ impl Inner {
     }
 
     pub(crate) fn announcer(&self) -> Announcer {
-        Announcer { hub: Arc::clone(&self.hub), observer: Arc::clone(&self.observer) }
+        Announcer {
+            hub: Arc::clone(&self.hub),
+            observer: Arc::clone(&self.observer),
+            executions: Arc::clone(&self.executions),
+            runnable: Arc::clone(&self.runnable),
+        }
     }
 
     /// Tells those who wait for the task and the observer of a write that was found in the store.
@@ -127,7 +132,7 @@ impl Inner {
         self.runnable.notify_one();
     }
 
-    pub(crate) fn take_missed(&self) -> Vec<TaskId> {
+    pub(crate) fn take_missed(&self) -> Vec<(TaskId, u64)> {
         std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -224,12 +229,11 @@ impl Inner {
     /// A change from outside was committed.
     fn changed(&self, before: &Task, task: &Arc<Task>) {
         let id = task.id;
-        let told = self.executions.stop(id, Stop::Void);
-        if !told && task.state.is_terminal() && before.node.as_ref() == Some(&self.node()) {
-            // It was granted to this node and is about to be entered, or just has been.
-            self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-            self.executions.stop(id, Stop::Void);
+        if task.state.is_terminal() && before.node.as_ref() == Some(&self.node()) {
+            // It may be about to be entered, or just have been: whoever enters looks here afterwards.
+            self.missed.lock().unwrap_or_else(PoisonError::into_inner).push((id, task.revision.epoch));
         }
+        self.executions.void(id, task.revision.epoch);
         let queues = |task: &Task| i64::from(task.state == TaskState::Created);
         self.queued.fetch_add(queues(task) - queues(before), Ordering::SeqCst);
         if matches!(task.state, TaskState::Created | TaskState::Waiting) && task.due_at <= self.clock.now() {

@@ -3,6 +3,7 @@
 //! [`transition`](apply) holds the rules and is pure; the rest performs them: `submit` admits, `writer` groups writes into commits, `queue` claims and
 //! watches the clock, `execution` runs agents, `hub` wakes those who wait.
 
+mod at_work;
 mod builder;
 mod catalogue;
 mod control;

@@ -8,7 +8,6 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    control::Stop,
     execution::Execution,
     inner::{Inner, SLOW_POLL, backoff},
     schedules::fire_due,
@@ -25,6 +24,9 @@ const CLAIM: usize = 256;
 
 /// Fetches runnable tasks from the store whenever there are free slots, until shutdown.
 pub(crate) async fn dispatch(engine: Arc<Inner>) {
+    if !engine.executes {
+        return;
+    }
     let mut failures = 0;
     loop {
         engine.runnable.notified().await;
@@ -103,8 +105,8 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
         tokio::spawn(execution.run(entered));
     }
     // Ends that were committed between the grant and the entry found nobody to tell.
-    for id in engine.take_missed() {
-        engine.executions.stop(id, Stop::Void);
+    for (id, epoch) in engine.take_missed() {
+        engine.executions.void(id, epoch);
     }
     Ok(granted)
 }
@@ -173,8 +175,13 @@ async fn regain(engine: &Inner) -> Result<()> {
 
 /// Ends tasks past their deadline and wakes the dispatcher when a retry is due, until aborted.
 pub(crate) async fn keep_time(engine: Arc<Inner>) {
+    let mut looked = tokio::time::Instant::now();
     loop {
         let now = engine.clock.now();
+        if looked.elapsed() >= SLOW_POLL {
+            looked = tokio::time::Instant::now();
+            engine.doubt(); // nothing should be held that is not executed; a look now and then makes sure
+        }
         let next = match tick(&engine, now).await {
             Ok(next) => next,
             Err(error) => {
@@ -182,6 +189,9 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
                 None
             }
         };
+        if engine.store.info().shared {
+            engine.runnable.notify_one(); // what others have queued, if the word of it got lost
+        }
         let pause = next.map_or(SLOW_POLL, |at| engine.clock.now().until(at).min(SLOW_POLL));
         tokio::select! {
             biased;

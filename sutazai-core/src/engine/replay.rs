@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    at_work::{poll, work},
     catalogue::Registered,
     control::Control,
-    execution::{poll, work},
     inner::Inner,
     journal::{Journal, Verdict, describe},
 };

@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{hub::Hub, inner::shut_down, observer::Observer};
+use super::{control::Executions, hub::Hub, inner::shut_down, observer::Observer};
 use crate::{
     error::{Error, Result},
     store::{TaskStore, TaskWrite, WriteOutcome},
@@ -198,9 +198,12 @@ fn again(error: &Error) -> Error {
 }
 
 /// Tells the hub and the observer.
+#[derive(Clone)]
 pub(crate) struct Announcer {
     pub(crate) hub: Arc<Hub>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) executions: Arc<Executions>,
+    pub(crate) runnable: Arc<Notify>,
 }
 
 impl Committed for Announcer {
@@ -225,5 +228,12 @@ impl Announcer {
             tracing::error!("the observer panicked; it has missed a change");
         }
         self.hub.publish(task);
+        // The store has woken its parent; one that is executed here sees it by itself.
+        if let Some(parent) = task.parent_id
+            && task.state.is_terminal()
+            && !self.executions.contains(parent)
+        {
+            self.runnable.notify_one();
+        }
     }
 }
