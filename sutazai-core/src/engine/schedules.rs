@@ -39,6 +39,11 @@ async fn fire(engine: &Arc<Inner>, record: ScheduleRecord, now: Timestamp) -> Re
         match fire_at(engine, &record.schedule, at).await {
             Ok(()) => {}
             Err(error) if error.is_temporary() => return Err(error),
+            // Another process has it: that one fires.
+            Err(error) if error.code() == "agent_not_found" => {
+                tracing::debug!(schedule = name, %at, "left to another process, for its agent is not registered here");
+                return Ok(());
+            }
             // The agent may have gone, or its input may have changed: the next firing says so again.
             Err(error) => tracing::error!(schedule = name, %at, error = %error.report(), "a schedule could not fire"),
         }
