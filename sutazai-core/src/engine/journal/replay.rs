@@ -54,8 +54,9 @@ impl State {
         for entry in entries {
             let stale = matches!(&entry.outcome, Outcome::Failed(_) if entry.epoch < attempt_epoch);
             if stale || entry.outcome == Outcome::Retracted {
-                dropped = Some(dropped.map_or(entry.index, |first| first.min(entry.index)));
-                recorded.remove(&entry.id);
+                // With all that was recorded of it: what came after its beginning may come in another way now.
+                let first = recorded.remove(&entry.id).and_then(|known| known.first()).unwrap_or(entry.index);
+                dropped = Some(dropped.map_or(first, |dropped| dropped.min(first)));
                 continue;
             }
             if entry.kind == EntryKind::Signal
