@@ -4,10 +4,12 @@
 mod lock;
 #[cfg(any(feature = "sqlite", feature = "usearch"))]
 mod sqlite;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod task;
 #[cfg(feature = "usearch")]
 pub mod vector;
 
+#[cfg(feature = "postgres")]
+pub use task::{PostgresConfig, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use task::{SqliteConfig, SqliteStore, Synchronous};

@@ -1,0 +1,370 @@
+//! The one statement that stores a batch: a part for each table it touches, and a guard over all of them.
+//!
+//! All parts see the database as it was before, and each row is written by one of them. Whoever holds a row that an update names is waited for, and the
+//! update then goes by what that one has left.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use sqlx::{AssertSqlSafe, postgres::PgArguments};
+use sutazai_core::task::{Task, TaskState};
+
+use super::{
+    error::{Fault, Result},
+    plan::Plan,
+    row::{encode_events, encode_labels},
+    text::{Column, Kind, Table, Text},
+    track::Write,
+};
+
+/// Numbers of events that one transaction has.
+pub(super) const PLACES: i64 = 1 << 14;
+
+/// States of tasks that have not ended, as the partial indexes name them.
+pub(super) const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";
+
+const INSERT: [Column; 37] = [
+    ("id", Kind::Id, false),
+    ("feed", Kind::Int, false),
+    ("queue", Kind::Text, false),
+    ("agent", Kind::Text, false),
+    ("agent_version", Kind::Text, false),
+    ("tenant", Kind::Text, false),
+    ("state", Kind::Text, false),
+    ("priority", Kind::Int, false),
+    ("due_at", Kind::Int, false),
+    ("node", Kind::Text, false),
+    ("epoch", Kind::Int, false),
+    ("seq", Kind::Int, false),
+    ("attempt", Kind::Int, false),
+    ("max_attempts", Kind::Int, false),
+    ("retry_initial_ms", Kind::Int, false),
+    ("retry_max_ms", Kind::Int, false),
+    ("created_at", Kind::Int, false),
+    ("started_at", Kind::Int, false),
+    ("finished_at", Kind::Int, false),
+    ("attempt_epoch", Kind::Int, false),
+    ("input", Kind::Text, false),
+    ("output", Kind::Text, false),
+    ("wakes", Kind::Int, true),
+    ("deadline", Kind::Int, true),
+    ("wait", Kind::Text, true),
+    ("parent_id", Kind::Id, true),
+    ("detached", Kind::Bool, true),
+    ("discarded", Kind::Bool, true),
+    ("recoveries", Kind::Int, true),
+    ("journal_era", Kind::Int, true),
+    ("journal_length", Kind::Int, true),
+    ("progress_fraction", Kind::Float, true),
+    ("progress_message", Kind::Text, true),
+    ("error_code", Kind::Text, true),
+    ("error_message", Kind::Text, true),
+    ("labels", Kind::Text, true),
+    ("webhook", Kind::Text, true),
+];
+
+/// From the sixth on they are columns of the task.
+const UPDATE: [Column; 28] = [
+    ("id", Kind::Id, false),
+    ("expected_epoch", Kind::Int, false),
+    ("expected_seq", Kind::Int, false),
+    ("place", Kind::Int, false),
+    ("woken", Kind::Int, false),
+    ("state", Kind::Text, false),
+    ("due_at", Kind::Int, false),
+    ("node", Kind::Text, false),
+    ("epoch", Kind::Int, false),
+    ("seq", Kind::Int, false),
+    ("attempt", Kind::Int, false),
+    ("started_at", Kind::Int, false),
+    ("finished_at", Kind::Int, false),
+    ("attempt_epoch", Kind::Int, false),
+    ("output", Kind::Text, false),
+    ("seen", Kind::Int, true),
+    ("seen_at", Kind::Int, true),
+    ("input", Kind::Text, true),
+    ("deadline", Kind::Int, true),
+    ("wait", Kind::Text, true),
+    ("discarded", Kind::Bool, true),
+    ("recoveries", Kind::Int, true),
+    ("journal_era", Kind::Int, true),
+    ("journal_length", Kind::Int, true),
+    ("progress_fraction", Kind::Float, true),
+    ("progress_message", Kind::Text, true),
+    ("error_code", Kind::Text, true),
+    ("error_message", Kind::Text, true),
+];
+
+const EVENTS: [Column; 5] = [
+    ("place", Kind::Int, false),
+    ("task_id", Kind::Id, false),
+    ("first_seq", Kind::Int, false),
+    ("last_seq", Kind::Int, false),
+    ("events", Kind::Text, false),
+];
+
+/// The number of the transaction's first event, less one.
+pub(super) const BASE: &str = "(pg_current_xact_id()::text::int8 << 14)";
+
+/// Says whom the statement tells that something is runnable.
+pub(super) fn channel(schema: &str) -> String {
+    format!("sutazai_{schema}")
+}
+
+/// A statement being put together.
+pub(super) struct Statement {
+    pub(super) text: Text,
+    parts: usize,
+    /// What must hold at the end.
+    guards: Vec<String>,
+    /// Whether something is runnable that others may take: for sure, or if one of these conditions holds.
+    runnable: Option<Vec<&'static str>>,
+}
+
+impl Statement {
+    fn new() -> Self {
+        Self { text: Text::default(), parts: 0, guards: Vec::new(), runnable: Some(Vec::new()) }
+    }
+
+    /// Begins a part called `name`.
+    pub(super) fn part(&mut self, name: &str) {
+        self.text.sql.push_str(if self.parts == 0 { "WITH " } else { ", " });
+        self.text.sql.push_str(name);
+        self.text.sql.push_str(" AS (");
+        self.parts += 1;
+    }
+
+    pub(super) fn sql(&mut self, sql: &str) {
+        self.text.sql.push_str(sql);
+    }
+
+    /// Ends a part.
+    pub(super) fn end(&mut self) {
+        self.text.sql.push(')');
+    }
+
+    pub(super) fn source(&mut self, table: Table<'_>) -> Result<()> {
+        table.source(&mut self.text)
+    }
+
+    /// The statement fails unless `count`, a query for a number, gives `rows`.
+    pub(super) fn guard(&mut self, count: &str, rows: usize) -> Result<()> {
+        let place = self.text.add(super::text::limit(rows))?;
+        self.guards.push(format!("({count}) = ${place}"));
+        Ok(())
+    }
+
+    pub(super) fn runnable_if(&mut self, condition: &'static str) {
+        if let Some(conditions) = &mut self.runnable {
+            conditions.push(condition);
+        }
+    }
+
+    fn finish(mut self, schema: &str) -> Option<(AssertSqlSafe<String>, PgArguments)> {
+        if self.parts == 0 {
+            return None;
+        }
+        let guards = if self.guards.is_empty() { "true".to_owned() } else { self.guards.join(" AND ") };
+        let notify = format!("pg_notify('{}', '')::text", channel(schema));
+        let notify = match &self.runnable {
+            None => notify,
+            Some(conditions) if conditions.is_empty() => "''".to_owned(),
+            Some(conditions) => format!("CASE WHEN {} THEN {notify} ELSE '' END", conditions.join(" OR ")),
+        };
+        self.text.sql.push_str(&format!(" SELECT 1 / ({guards})::int, {notify}"));
+        Some((AssertSqlSafe(self.text.sql), self.text.arguments))
+    }
+}
+
+/// The statement that stores what a plan has come to, without its copies of journals. `judged`: whether the plan knew what is stored, and holds the tasks
+/// it names; else the statement finds out, and fails where the plan was wrong.
+pub(super) fn store(
+    plan: &Plan<'_>,
+    judged: bool,
+    schema: &str,
+) -> Result<Option<(AssertSqlSafe<String>, PgArguments)>> {
+    let mut statement = Statement::new();
+    // Where in the transaction the last event of each write stands.
+    let mut place = 0;
+    let places: Vec<Option<i64>> = plan
+        .writes
+        .iter()
+        .map(|write| {
+            let events = i64::try_from(write.events().count()).unwrap_or(i64::MAX);
+            place += events;
+            (events > 0).then_some(place)
+        })
+        .collect();
+    if place >= PLACES {
+        return Err(Fault::TooManyEvents(PLACES - 1));
+    }
+    if !judged {
+        // First, so that it sees rows that the statement then changes.
+        super::follow::fences(plan, &mut statement)?;
+    }
+    inserts(plan, &places, &mut statement)?;
+    updates(plan, &places, &mut statement)?;
+    events(plan, &places, &mut statement)?;
+    super::follow::follow(plan, judged, &mut statement)?;
+    Ok(statement.finish(schema))
+}
+
+fn inserts(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -> Result<()> {
+    let new: Vec<_> = plan.writes.iter().zip(places).filter(|(write, _)| write.expected.is_none()).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut queues: HashMap<(&str, &str), String> = HashMap::new();
+    for (Write { task, .. }, _) in &new {
+        queues.entry((&task.agent, &task.agent_version)).or_insert_with(|| task.queue());
+    }
+    let mut table = Table::new(&INSERT, new.len());
+    for (write, place) in new {
+        let task: &Task = write.task;
+        if task.state == TaskState::Created {
+            statement.runnable = None;
+        }
+        table.id(task.id);
+        table.int(place.unwrap_or(0));
+        table.text(queues.get(&(&*task.agent, &*task.agent_version)).map(String::as_str));
+        table.text(&*task.agent);
+        table.text(&*task.agent_version);
+        table.text(&*task.tenant);
+        table.plain(Cow::Borrowed(task.state.as_str()));
+        table.int(i64::from(task.priority.get()));
+        table.time(write.due_at);
+        table.text(task.node.as_ref().map(|node| node.as_str()));
+        table.count(task.revision.epoch);
+        table.count(task.revision.seq);
+        table.int(i64::from(task.attempt));
+        table.int(i64::from(task.retry.max_attempts));
+        table.count(task.retry.initial_ms);
+        table.count(task.retry.max_ms);
+        table.time(task.created_at);
+        table.time(task.started_at);
+        table.time(task.finished_at);
+        table.count(task.journal.attempt_epoch);
+        table.plain(Cow::Borrowed(write.input.as_str()));
+        table.plain(task.output.as_ref().map(|output| Cow::Borrowed(output.as_str())));
+        table.some(write.wakes());
+        table.time(task.deadline);
+        table.plain(task.wait.map(|wait| Cow::Borrowed(wait.as_str())));
+        table.id(task.parent_id);
+        table.flag(task.detached);
+        mark_and_words(task, &mut table);
+        table.plain(encode_labels(&task.labels)?.map(Cow::Owned));
+        table.text(task.webhook.as_deref());
+    }
+    statement.part("i");
+    let names: Vec<_> = INSERT.iter().filter(|column| table.is_whole() || !column.2).map(|column| column.0).collect();
+    let values: Vec<_> = names
+        .iter()
+        .map(|name| match *name {
+            "feed" => format!("{BASE} + v.feed"),
+            "wakes" => "coalesce(v.wakes, 0)".to_owned(),
+            name => format!("v.{name}"),
+        })
+        .collect();
+    statement.sql(&format!("INSERT INTO tasks ({}) SELECT {} FROM ", names.join(","), values.join(",")));
+    statement.source(table)?;
+    statement.end();
+    Ok(())
+}
+
+/// From `discarded` to `error_message`.
+fn mark_and_words<'a>(task: &'a Task, table: &mut Table<'a>) {
+    table.flag(task.discarded);
+    table.some(u64::from(task.recoveries));
+    table.some(u64::from(task.journal.era));
+    table.some(task.journal.length);
+    table.float(task.progress.as_ref().and_then(|progress| progress.fraction));
+    table.text(task.progress.as_ref().map(|progress| progress.message.as_str()));
+    table.text(task.error.as_ref().map(|error| error.code.as_str()));
+    table.text(task.error.as_ref().map(|error| error.message.as_str()));
+}
+
+fn updates(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -> Result<()> {
+    let mut updates: Vec<_> =
+        plan.writes.iter().zip(places).filter_map(|(write, place)| Some((write, place, write.expected?))).collect();
+    if updates.is_empty() {
+        return Ok(());
+    }
+    // In the order in which everybody locks.
+    updates.sort_unstable_by_key(|(write, ..)| write.task.id);
+    let rows = updates.len();
+    let mut table = Table::new(&UPDATE, rows);
+    for (write, place, expected) in updates {
+        let task: &Task = write.task;
+        if task.state == TaskState::Created {
+            statement.runnable = None;
+        }
+        table.id(task.id);
+        table.count(expected.epoch);
+        table.count(expected.seq);
+        table.int(*place);
+        table.count(write.woken);
+        table.plain(Cow::Borrowed(task.state.as_str()));
+        table.time(write.due_at);
+        table.text(task.node.as_ref().map(|node| node.as_str()));
+        table.count(task.revision.epoch);
+        table.count(task.revision.seq);
+        table.int(i64::from(task.attempt));
+        table.time(task.started_at);
+        table.time(task.finished_at);
+        table.count(task.journal.attempt_epoch);
+        table.plain(task.output.as_ref().map(|output| Cow::Borrowed(output.as_str())));
+        table.int(write.unseen.map(|(seen, _)| seen));
+        table.time(write.unseen.map(|(_, at)| at));
+        table.plain(write.new_input.then(|| Cow::Borrowed(write.input.as_str())));
+        table.time(task.deadline);
+        table.plain(task.wait.map(|wait| Cow::Borrowed(wait.as_str())));
+        mark_and_words(task, &mut table);
+    }
+    statement.part("u");
+    statement.sql("UPDATE tasks AS t SET wakes = t.wakes + v.woken, ");
+    statement.sql(&format!("feed = CASE WHEN v.place IS NULL THEN t.feed ELSE {BASE} + v.place END"));
+    for column in UPDATE.iter().skip(5).filter(|column| !matches!(column.0, "seen" | "seen_at")) {
+        let name = column.0;
+        match name {
+            "due_at" if table.is_whole() => {
+                statement
+                    .sql(", due_at = CASE WHEN t.wakes <> v.seen THEN least(v.due_at, v.seen_at) ELSE v.due_at END");
+            }
+            "input" if table.is_whole() => statement.sql(", input = coalesce(v.input, t.input)"),
+            "input" => {}
+            _ => statement.sql(&format!(", {name} = {}", table.value(column))),
+        }
+    }
+    let whole = table.is_whole();
+    statement.sql(" FROM ");
+    statement.source(table)?;
+    statement.sql(" WHERE t.id = v.id AND t.epoch = v.expected_epoch AND t.seq = v.expected_seq RETURNING ");
+    statement.sql(if whole { "t.due_at <= v.seen_at AS runnable)" } else { "1)" });
+    statement.guard("SELECT count(*) FROM u", rows)?;
+    if whole {
+        statement.runnable_if("EXISTS (SELECT 1 FROM u WHERE u.runnable)");
+    }
+    Ok(())
+}
+
+/// One row of events for each task.
+fn events(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -> Result<()> {
+    let mut table = Table::new(&EVENTS, plan.writes.len());
+    for (write, place) in plan.writes.iter().zip(places) {
+        let (Some(first), Some(last)) = (write.events().next(), write.events().last()) else { continue };
+        table.int(*place);
+        table.id(write.task.id);
+        table.count(first.seq);
+        table.count(last.seq);
+        table.plain(Cow::Owned(encode_events(write.events())?));
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    statement.part("e");
+    statement.sql("INSERT INTO task_events (number, task_id, first_seq, last_seq, events) SELECT ");
+    statement.sql(BASE);
+    statement.sql(" + v.place, v.task_id, v.first_seq, v.last_seq, v.events FROM ");
+    statement.source(table)?;
+    statement.end();
+    Ok(())
+}
