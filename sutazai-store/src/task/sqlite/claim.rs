@@ -30,7 +30,9 @@ const OF_HEAD: usize = 4;
 
 /// The sub-queues of the queues named that have something due: each is found by one step into the index from the one before, however many
 /// tasks wait. If there is but one, as there mostly is, its first tasks come along.
-static HEADS: LazyLock<String> = LazyLock::new(|| {
+///
+/// The `+` takes the tenant's affinity out of the comparison: with it, the index would serve the priority alone.
+pub(super) static HEADS: LazyLock<String> = LazyLock::new(|| {
     const PLACE: &str = "t.queue, t.priority, t.tenant, t.due_at";
     const ORDER: &str = "ORDER BY priority, tenant, due_at, id LIMIT 1";
     format!(
@@ -39,7 +41,7 @@ static HEADS: LazyLock<String> = LazyLock::new(|| {
          SELECT rowid {RUNNABLE} AND queue = q.value {ORDER}) \
          UNION ALL \
          SELECT {PLACE} FROM lane CROSS JOIN tasks AS t ON t.rowid = (\
-         SELECT rowid {RUNNABLE} AND queue = lane.queue AND (priority, tenant) > (lane.priority, lane.tenant) {ORDER})\
+         SELECT rowid {RUNNABLE} AND queue = lane.queue AND (priority, tenant) > (lane.priority, +lane.tenant) {ORDER})\
          ), head AS MATERIALIZED (SELECT * FROM lane WHERE due_at <= ?1) \
          SELECT head.*, {} FROM head LEFT JOIN tasks AS t ON t.rowid IN (\
          SELECT rowid {RUNNABLE} AND queue = head.queue AND priority = head.priority AND tenant = head.tenant \
@@ -50,7 +52,7 @@ static HEADS: LazyLock<String> = LazyLock::new(|| {
 
 /// The tasks that a round of asks is for: `[queue, priority, tenant, due_by, limit, due_at and id in hex of the last one read]` each, and
 /// which ask each is for. One after the other is found by one step into the index.
-static ASKED: LazyLock<String> = LazyLock::new(|| {
+pub(super) static ASKED: LazyLock<String> = LazyLock::new(|| {
     const STEP: &str = "ORDER BY due_at, id LIMIT 1";
     format!(
         "WITH RECURSIVE next (ask, queue, priority, tenant, due_by, wanted, place, due_at, id) AS (\

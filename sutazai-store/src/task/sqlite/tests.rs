@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     SqliteConfig, SqliteStore,
+    claim::{ASKED, HEADS},
     list::{listing, states},
     upkeep::{Bounds, Checkpoint, checkpoint, log},
 };
@@ -63,6 +64,32 @@ async fn lists_of_the_live_do_not_walk_the_history() {
         let plan: Vec<String> = rows.unwrap().iter().map(|row| row.get("detail")).collect();
         let plan = plan.join("\n");
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{query:?}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn claims_step_through_the_index() {
+    let (_store, config, _folder) = opened().await;
+    let mut file = config.reader().connect().await.unwrap();
+    let next = "queue=? AND priority=? AND tenant=? AND (due_at,id)>(?,?) AND due_at<?";
+    for (sql, steps) in [
+        (
+            &*HEADS,
+            vec![
+                "(queue=?)",
+                "(queue=? AND (priority,tenant)>(?,?))",
+                "queue=? AND priority=? AND tenant=? AND due_at<?",
+            ],
+        ),
+        (&*ASKED, vec![next, next]),
+    ] {
+        let sql = format!("EXPLAIN QUERY PLAN {}", sql.trim_start_matches("BEGIN IMMEDIATE;"));
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut file).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        let found: Vec<_> = plan.iter().filter(|step| step.contains("tasks_runnable")).collect();
+        assert_eq!(found.len(), steps.len(), "{plan:#?}");
+        assert!(found.iter().zip(steps).all(|(found, step)| found.contains(step)), "{plan:#?}");
+        assert!(!plan.iter().any(|step| step.contains("SCAN t") || step.contains("TEMP B-TREE")), "{plan:#?}");
     }
 }
 
