@@ -4,7 +4,7 @@ use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Context;
+use super::{Context, wait::answered};
 use crate::{
     agent::AgentError,
     engine::{
@@ -206,7 +206,10 @@ impl<O: DeserializeOwned> Child<O> {
             Some(subscription) => subscription,
             None => {
                 let subscription = engine.hub.subscribe(self.task); // before the look, so that an end right after it is not missed
-                let task = look(context, self.task).await?;
+                let task = {
+                    let _live = context.journal().live(); // nobody knows yet whether this is a wait
+                    answered(|| look(context, self.task)).await?
+                };
                 if task.state.is_terminal() {
                     return Ok(task);
                 }

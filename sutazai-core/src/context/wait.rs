@@ -1,6 +1,6 @@
 //! Waiting that outlives the process: timers and signals.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -8,7 +8,11 @@ use super::Context;
 use crate::{
     agent::AgentError,
     clock::Timestamp,
-    engine::journal::{Begun, Draft},
+    engine::{
+        inner::backoff,
+        journal::{Begun, Draft, Journal},
+    },
+    error::Result,
     payload::Payload,
     task::{EntryKind, Outcome, WaitReason},
 };
@@ -101,10 +105,10 @@ impl Context {
                 until
             }
         };
-        let number = journal.take_signal_number(name);
-        let receipt = self.receive(name, number, until).await?;
-        if receipt.timed_out {
-            journal.give_signal_number_back(name, number);
+        let taken = Taken { journal, name, number: journal.take_signal_number(name) };
+        let receipt = self.receive(name, taken.number, until).await?;
+        if !receipt.timed_out {
+            std::mem::forget(taken); // it borrows all it has
         }
         let outcome = Outcome::Done(payload(&receipt));
         self.record(Draft { id, kind: EntryKind::Signal, outcome, at: self.time(), child: None }).await;
@@ -117,7 +121,10 @@ impl Context {
             let poked = self.control().poked();
             tokio::pin!(poked);
             poked.as_mut().enable(); // before the look, so that a signal right after it is not missed
-            let mut found = self.0.engine.store.signals(self.id(), name, number, 1).await?;
+            let mut found = {
+                let _live = self.journal().live(); // nobody knows yet whether this is a wait
+                answered(|| self.0.engine.store.signals(self.id(), name, number, 1)).await?
+            };
             if let Some(signal) = found.pop() {
                 break Receipt { signal: Some(signal.payload), number: Some(number), timed_out: false };
             }
@@ -148,6 +155,34 @@ impl Context {
                 return;
             }
             tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+}
+
+/// A signal's number, given back unless its receipt is recorded: a branch that was dropped has received nothing.
+struct Taken<'j> {
+    journal: &'j Journal,
+    name: &'j str,
+    number: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.journal.give_signal_number_back(self.name, self.number);
+    }
+}
+
+/// The store's answer; that it cannot be reached for a while is no fault of the agent.
+pub(super) async fn answered<T, Fut: Future<Output = Result<T>>>(ask: impl Fn() -> Fut) -> Result<T> {
+    let mut round = 0;
+    loop {
+        match ask().await {
+            Err(error) if error.is_temporary() => {
+                tracing::debug!(error = %error.report(), "the store cannot answer an agent yet");
+                tokio::time::sleep(backoff(round)).await;
+                round += 1;
+            }
+            answer => return answer,
         }
     }
 }

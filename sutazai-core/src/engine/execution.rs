@@ -151,6 +151,7 @@ impl Execution {
                 why = control.stopped() => return self.stopped(why, reporting).await,
                 outcome = poll(&mut self.agent, &journal) => break outcome,
                 verdict = journal.verdict() => {
+                    self.drop_agent();
                     if settled(reporting).await {
                         self.judged(verdict).await;
                     }
@@ -158,6 +159,7 @@ impl Execution {
                 }
                 () = async { if let Some(sleep) = &mut deadline { sleep.await } }, if deadline.is_some() => {
                     control.stop(Stop::Void); // for what the agent has handed to threads
+                    self.drop_agent();
                     if settled(reporting).await {
                         self.end_by(Command::Expire).await;
                     }
@@ -165,6 +167,7 @@ impl Execution {
                 }
                 // After the agent, in each round: what it waits for is then known.
                 (reason, until) = suspendable(&journal, &mut grace, &self.engine) => {
+                    self.drop_agent();
                     if settled(reporting).await {
                         self.suspend(reason, until).await;
                     }
@@ -196,6 +199,11 @@ impl Execution {
             self.conclude(outcome);
             self.write_end().await;
         }
+    }
+
+    /// The agent goes no further, and lets go of all it holds: the write that ends this execution may take long.
+    fn drop_agent(&mut self) {
+        self.agent = Box::pin(std::future::pending());
     }
 
     /// Takes in what earlier executions recorded, and begins from the top.
@@ -323,6 +331,7 @@ impl Execution {
             // Its children are cancelled by whoever ended it: none is born after that.
             Stop::Void => {}
             Stop::Release => {
+                self.drop_agent();
                 if settled(reporting).await {
                     self.apply(Command::Release);
                     self.control.leave();

@@ -104,6 +104,9 @@ async fn pump(journal: Arc<Journal>) {
             let mut state = journal.lock();
             if state.pump.waiting.iter().all(|(_, done)| done.is_empty()) {
                 state.pump.running = false;
+                drop(state);
+                // Whoever waited for this may be gone; the execution looks whether all that is left is to wait.
+                journal.judged.notify_waiters();
                 return;
             }
             for (draft, done) in std::mem::take(&mut state.pump.waiting) {
