@@ -63,7 +63,8 @@ async fn update(connection: &mut PgConnection, schema: &str) -> Result<()> {
 }
 
 async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
-    let sql = format!("SELECT to_regnamespace('{schema}') IS NOT NULL");
+    // By a look at the table: what the session remembers of names may be from before the lock.
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = '{schema}')");
     Ok(connection.fetch_one(safe(sql)).await?.try_get(0)?)
 }
 
@@ -71,7 +72,7 @@ async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
 async fn check(connection: &mut PgConnection, schema: &str) -> Result<i64> {
     let sql = format!(
         "SELECT count(*), count(*) FILTER (WHERE c.relname = 'meta') FROM pg_class AS c \
-         WHERE c.relnamespace = to_regnamespace('{schema}') AND c.relkind IN ('r', 'p')"
+         JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = '{schema}' AND c.relkind IN ('r', 'p')"
     );
     let row = connection.fetch_one(safe(sql)).await?;
     let (tables, meta): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
