@@ -21,8 +21,8 @@ use crate::{
 
 /// What a child's entry begins with.
 #[derive(Serialize, Deserialize)]
-struct Born {
-    task_id: TaskId,
+pub(crate) struct Born {
+    pub(crate) task_id: TaskId,
 }
 
 /// A task that this one has called for: it goes on by itself, and [`Child::result`] waits for it.

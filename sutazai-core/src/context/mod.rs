@@ -16,6 +16,7 @@ use std::{
 
 use futures_util::StreamExt;
 
+pub(crate) use self::child::Born;
 pub use self::{child::Child, step::Step};
 use crate::{
     agent::{AgentDescriptor, AgentError, Effects},

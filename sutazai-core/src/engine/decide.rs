@@ -1,7 +1,7 @@
 //! What people and programs decide about a task from outside: tell it something, bring a dead letter back or give it up, settle an effect whose outcome is
 //! unknown, fork.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     inner::{Changed, Inner, key_conflict},
@@ -10,12 +10,13 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    context::Born,
     error::{Error, ErrorKind, Fault, Result},
     payload::Payload,
     store::{JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
     task::{
         Entry, EntryId, EntryKind, Failure, IdempotencyKey, Outcome, Signal, Target, Task, TaskError, TaskId,
-        TaskRequest, Wait,
+        TaskRequest, TaskState, Wait,
     },
 };
 
@@ -104,25 +105,59 @@ pub(crate) async fn requeue(
     if engine.is_closing() {
         return Err(super::inner::shut_down());
     }
-    let changed = engine.change_with(id, key, |task| {
-        let checked = match (&how.input, engine.catalogue.get(&task.agent)) {
-            (Some(input), Some(registered)) => submit::check_input(registered, input),
-            _ => Ok(()),
-        };
-        let command = Command::Requeue { input: how.input.clone(), deadline: how.deadline };
-        let step = apply(task, command, engine.clock.now());
-        // Whether it can be requeued comes first: the fields of a task that cannot matter to nobody.
-        std::future::ready(match (step, checked) {
-            (Err(refused), _) => Ok(Err(refused)),
-            (Ok(_), Err(error)) => Err(error),
-            (Ok(step), Ok(())) => Ok(Ok((step, Vec::new()))),
-        })
-    });
+    let changed = engine.change_with(id, key, |task| make_requeue(engine, task.clone(), how.clone()));
     let changed = changed.await?.map_err(|_| not_a_dead_letter(id))?;
     if let Some(deadline) = changed.task.deadline {
         engine.due(deadline);
     }
     Ok(changed)
+}
+
+async fn make_requeue(
+    engine: &Arc<Inner>,
+    task: Task,
+    how: Requeue,
+) -> Result<Result<(Transition, Vec<Entry>), Refused>> {
+    let now = engine.clock.now();
+    let fresh = how.input.is_some();
+    // Whether it can be requeued comes first: the fields of a task that cannot matter to nobody.
+    let step = match apply(&task, Command::Requeue { input: how.input.clone(), deadline: how.deadline }, now) {
+        Ok(step) => step,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if let (Some(input), Some(registered)) = (&how.input, engine.catalogue.get(&task.agent)) {
+        submit::check_input(registered, input)?;
+    }
+    // Whoever ended it may not have come to its children yet.
+    engine.cancel_children(task.id).await?;
+    let entries = if fresh { Vec::new() } else { give_up_children(engine, &task, &step).await? };
+    Ok(Ok((step, entries)))
+}
+
+/// Retracts the children that ended with the dead letter, or because of it: it calls them anew.
+async fn give_up_children(engine: &Arc<Inner>, task: &Task, step: &Transition) -> Result<Vec<Entry>> {
+    let journal = whole_journal(engine, task).await?;
+    let mut open = BTreeMap::new();
+    for entry in journal.iter().filter(|entry| entry.kind == EntryKind::Child) {
+        match &entry.outcome {
+            Outcome::Open(born) => drop(open.insert(&entry.id, born.read::<Born>()?.task_id)),
+            _ => drop(open.remove(&entry.id)),
+        }
+    }
+    let ids: Vec<TaskId> = open.values().copied().collect();
+    let children = engine.store.load(&ids).await?;
+    let completed = |child: &Option<Task>| child.as_ref().is_some_and(|child| child.state == TaskState::Completed);
+    let retracted = open.keys().zip(&children).filter(|(_, child)| !completed(child)).map(|(id, _)| *id);
+    let (epoch, at) = (step.task.revision.epoch, engine.clock.now());
+    let retract = |(index, id): (u64, &EntryId)| Entry {
+        index,
+        id: id.clone(),
+        kind: EntryKind::Child,
+        outcome: Outcome::Retracted,
+        epoch,
+        at,
+    };
+    Ok((journal.len() as u64..).zip(retracted).map(retract).collect())
 }
 
 /// Gives a dead letter up for good.

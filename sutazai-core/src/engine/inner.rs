@@ -265,7 +265,12 @@ impl Inner {
             let mut query = TaskQuery { parent: Some(parent), limit: 200, ..TaskQuery::default() };
             loop {
                 let page = self.store.list(&query).await?;
-                for child in page.items.iter().filter(|child| !child.state.is_terminal() && !child.detached) {
+                let lives = |child: &Task| !child.state.is_terminal() && !child.detached;
+                // Looked at after its children: one that was requeued meanwhile has called those that live anew.
+                if page.items.iter().any(lives) && !self.load(parent).await?.state.is_terminal() {
+                    break;
+                }
+                for child in page.items.iter().filter(|child| lives(child)) {
                     // A child that ends by itself meanwhile is as good as cancelled.
                     let _ = self.change(child.id, Command::Cancel).await?;
                     parents.push(child.id);
