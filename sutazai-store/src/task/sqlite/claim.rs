@@ -31,9 +31,11 @@ const OF_HEAD: usize = 4;
 /// The sub-queues of the queues named that have something due: each is found by one step into the index from the one before, however many
 /// tasks wait. If there is but one, as there mostly is, its first tasks come along.
 ///
-/// The `+` takes the tenant's affinity out of the comparison: with it, the index would serve the priority alone.
+/// The step compares with what no task comes after in its sub-queue: SQLite seeks to a row value itself, and tells what equals it in its first
+/// columns from there on row by row. The `+` takes the tenant's affinity out of the comparison, with which the index serves the priority alone.
 pub(super) static HEADS: LazyLock<String> = LazyLock::new(|| {
     const PLACE: &str = "t.queue, t.priority, t.tenant, t.due_at";
+    const END: &str = "9223372036854775807, x'ffffffffffffffffffffffffffffffffff'";
     const ORDER: &str = "ORDER BY priority, tenant, due_at, id LIMIT 1";
     format!(
         "BEGIN IMMEDIATE;WITH RECURSIVE lane (queue, priority, tenant, due_at) AS (\
@@ -41,7 +43,7 @@ pub(super) static HEADS: LazyLock<String> = LazyLock::new(|| {
          SELECT rowid {RUNNABLE} AND queue = q.value {ORDER}) \
          UNION ALL \
          SELECT {PLACE} FROM lane CROSS JOIN tasks AS t ON t.rowid = (\
-         SELECT rowid {RUNNABLE} AND queue = lane.queue AND (priority, tenant) > (lane.priority, +lane.tenant) {ORDER})\
+         SELECT rowid {RUNNABLE} AND queue = lane.queue AND (priority, tenant, due_at, id) > (lane.priority, +lane.tenant, {END}) {ORDER})\
          ), head AS MATERIALIZED (SELECT * FROM lane WHERE due_at <= ?1) \
          SELECT head.*, {} FROM head LEFT JOIN tasks AS t ON t.rowid IN (\
          SELECT rowid {RUNNABLE} AND queue = head.queue AND priority = head.priority AND tenant = head.tenant \

@@ -77,7 +77,7 @@ async fn claims_step_through_the_index() {
             &*HEADS,
             vec![
                 "(queue=?)",
-                "(queue=? AND (priority,tenant)>(?,?))",
+                "(queue=? AND (priority,tenant,due_at,id)>(?,?,?,?))",
                 "queue=? AND priority=? AND tenant=? AND due_at<?",
             ],
         ),
