@@ -10,6 +10,14 @@
 //! | `agents_calling_agents` | an agent that asks other agents, and what a cancel does |
 //! | `batch_submit` | many tasks in one commit, idempotency keys, priorities, labels |
 //! | `durable` | one line more and tasks survive the end of the process |
+//! | `durable_approval` | steps, another agent, a person's approval with a time limit, and a restart in between |
 //! | `custom_store_or_model` | a model of your own behind the trait |
 //! | `chat_local` | an in-process model, streamed (needs `models pull smollm2:135m`) |
 //! | `ask_documents` | questions over a folder of documents, with citations (needs both embedded models) |
+
+/// The code in the guides, compiled and run as tests.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/guides/replay.md")]
+    pub struct Replay;
+}

@@ -21,6 +21,7 @@ const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("agents_calling_agents", &[], &["TO BE OR NOT TO BE (6 words)", "called shout", "called words", "its sleeper is cancelled"]),
     ("batch_submit", &[], &["100 accepted, 1 refused", "invalid_input", "squares is 338350", "replayed is true", "idempotency_conflict", "100, 99, 98; more: true"]),
     ("durable", &[], &["building a house", "was running", "built a house, attempt 1, recoveries 1", "the file still says: completed"]),
+    ("durable_approval", &[], &["looking up order 7", "the process is gone", "paying 4000", "paid 4000, approved by Ada", "nobody answered about order 8", "entries, the code fits them: true"]),
     ("custom_store_or_model", &[], &["How long have you been unhappy?", "Please go on."]),
     ("chat_local", &["smollm2:135m"], &["Paris", "written, ended by Stop"]),
     ("ask_documents", &["smollm2:135m", "all-minilm"], &[".md:", "generate"]),
