@@ -88,7 +88,9 @@ impl Context {
         if !self.journal().flush().await {
             return std::future::pending().await;
         }
-        if !self.0.engine.membership.holds() {
+        // A grant of a former life of this process is as good as lost: whoever declared that dead takes the task over.
+        let membership = &self.0.engine.membership;
+        if !membership.holds() || self.task().node.as_ref() != Some(&membership.node()) {
             self.control().stop(Stop::Void);
             std::future::pending::<()>().await;
         }

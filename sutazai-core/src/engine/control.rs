@@ -35,6 +35,8 @@ pub(crate) struct Control {
     pub(crate) reported: Notify,
     poked: Notify,
     slot: Mutex<Slot>,
+    /// The right to run was given to this execution.
+    held: Notify,
     slots: Arc<Semaphore>,
 }
 
@@ -67,6 +69,7 @@ impl Control {
             reported: Notify::new(),
             poked: Notify::new(),
             slot: Mutex::new(Slot { permit, waits: 0, works: 0 }),
+            held: Notify::new(),
             slots,
         })
     }
@@ -130,19 +133,38 @@ impl Control {
 
     /// Returns when an effect may run: with the right to run, which stays while the guard does, although other branches wait.
     pub(crate) async fn work(self: &Arc<Self>) -> Working {
-        let working = {
-            let mut slot = lock(&self.slot);
-            slot.works += 1;
-            let working = Working { control: Arc::clone(self) };
-            if slot.permit.is_some() {
-                return working;
-            }
-            working
-        };
-        if let Ok(permit) = Arc::clone(&self.slots).acquire_owned().await {
-            lock(&self.slot).permit.get_or_insert(permit);
-        }
+        lock(&self.slot).works += 1;
+        let working = Working { control: Arc::clone(self) };
+        self.hold(|_| true).await;
         working
+    }
+
+    /// Returns when the right to run is held, or not needed any more. Of several branches that want it, all have it when one gets it.
+    async fn hold(&self, needed: impl Fn(&Slot) -> bool) {
+        loop {
+            let held = self.held.notified();
+            tokio::pin!(held);
+            held.as_mut().enable();
+            {
+                let slot = lock(&self.slot);
+                if slot.permit.is_some() || !needed(&slot) {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = held => {}
+                permit = Arc::clone(&self.slots).acquire_owned() => {
+                    let Ok(permit) = permit else { return };
+                    let mut slot = lock(&self.slot);
+                    if needed(&slot) {
+                        slot.permit.get_or_insert(permit);
+                        self.held.notify_waiters();
+                    }
+                    return;
+                }
+            }
+        }
     }
 
     /// Lets go of the right to run for good: the agent is done.
@@ -176,19 +198,8 @@ impl Waiting {
     pub(crate) async fn over(self) {
         let control = Arc::clone(&self.control);
         drop(self);
-        {
-            let slot = lock(&control.slot);
-            if slot.waits > 0 || slot.permit.is_some() {
-                return;
-            }
-        }
-        if let Ok(permit) = Arc::clone(&control.slots).acquire_owned().await {
-            let mut slot = lock(&control.slot);
-            // Another branch of the agent may wait again by now; then this permit is for those whom it waits for.
-            if slot.waits == 0 {
-                slot.permit.get_or_insert(permit);
-            }
-        }
+        // Another branch of the agent may wait again by then; the right is then for those whom it waits for.
+        control.hold(|slot| slot.waits == 0).await;
     }
 }
 
@@ -199,6 +210,7 @@ impl Drop for Waiting {
         // Who gives up waiting goes on: with a slot, if one is free at once.
         if slot.waits == 0 && slot.permit.is_none() && self.control.stop_wanted().is_none() {
             slot.permit = Arc::clone(&self.control.slots).try_acquire_owned().ok();
+            self.control.held.notify_waiters();
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     execution::Execution,
     inner::{Inner, SLOW_POLL, backoff},
     schedules::fire_due,
-    transition::Command,
+    transition::{Command, Refused, apply},
 };
 use crate::{
     clock::Timestamp,
@@ -208,8 +208,14 @@ async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> 
     loop {
         let overdue = engine.store.overdue(now, CLAIM).await?;
         for task in &overdue {
-            // Refused: it ended by itself meanwhile.
-            if engine.change(task.id, Command::Expire).await?.is_ok() {
+            // Refused: it ended by itself meanwhile, or even was requeued without that deadline.
+            let expired = engine.change_with(task.id, None, |task| {
+                let now = engine.clock.now();
+                let overdue = task.deadline.is_some_and(|at| at <= now);
+                let step = if overdue { apply(task, Command::Expire, now) } else { Err(Refused::NotNow) };
+                std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
+            });
+            if expired.await?.is_ok() {
                 engine.cancel_children(task.id).await?;
             }
         }
