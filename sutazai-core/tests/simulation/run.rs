@@ -1,0 +1,161 @@
+//! One seed from its beginning to its end.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use sutazai_core::Orchestrator;
+use tokio::time::Instant;
+
+use crate::{
+    agents::agents,
+    bug::Bug,
+    check::TENANT_LIMIT,
+    clients::{self, TASKS},
+    fault::make_faults,
+    life::Life,
+    program::ms,
+    store::SimStore,
+    world::World,
+};
+
+/// Virtual time in which everything must come to its end once nothing goes wrong any more.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What became of a seed.
+pub struct Report {
+    pub seed: u64,
+    /// The rule that was broken, if one was.
+    pub violation: Option<String>,
+    /// Of all that happened: the same for the same seed.
+    pub hash: u64,
+    pub lines: Vec<String>,
+    pub nodes: usize,
+    pub tasks: usize,
+    pub faults: u32,
+    /// Virtual time that it took.
+    pub took: Duration,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, violation, hash, nodes, tasks, faults, took, .. } = self;
+        write!(
+            f,
+            "seed {seed} (trace {hash:016x}): {nodes} nodes, {tasks} tasks, {faults} faults, {took:?} of virtual time; {violation:?}"
+        )
+    }
+}
+
+/// Runs a seed; with its trace as lines if it is `traced`.
+pub fn simulate(seed: u64, bug: Option<Bug>, traced: bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut rng = Rng::with_seed(seed);
+        let world = Arc::new(World::new(rng.fork(), bug, traced));
+        for (number, program) in world.programs.iter().enumerate() {
+            world.note(0, 0, || format!("input {number}: {program:?}"));
+        }
+        let violation = tokio::select! {
+            biased;
+            violation = violated(&world) => Some(violation),
+            () = live(&world, rng) => world.checker().violation.take(),
+        };
+        let (hash, lines) = world.trace();
+        let (tasks, faults) = (world.checker().tasks.len(), world.faults().count);
+        Report { seed, violation, hash, lines, nodes: world.machines.len(), tasks, faults, took: world.began.elapsed() }
+    })
+}
+
+/// Returns when a rule is broken.
+async fn violated(world: &World) -> String {
+    loop {
+        if let Some(violation) = world.checker().violation.take() {
+            return violation;
+        }
+        tokio::time::sleep(ms(20)).await;
+    }
+}
+
+async fn live(world: &Arc<World>, mut rng: Rng) {
+    let span = ms(rng.u64(4_000..9_000));
+    for node in 0..world.machines.len() {
+        tokio::spawn(keep_node(Arc::clone(world), node));
+    }
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..TASKS + rng.usize(0..12) {
+        clients.spawn(clients::submit(Arc::clone(world), number, span));
+    }
+    clients.spawn(clients::schedule(Arc::clone(world)));
+    clients.spawn(make_faults(Arc::clone(world), rng.fork(), span));
+    let reviving = tokio::spawn(clients::revive(Arc::clone(world)));
+    for client in [tokio::spawn(clients::signal(Arc::clone(world))), tokio::spawn(clients::decide(Arc::clone(world)))] {
+        drop(client); // until the end
+    }
+    tokio::spawn(clients::follow(Arc::clone(world)));
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    reviving.abort();
+    // From here on nothing goes wrong.
+    world.faults().end();
+    world.machines.iter().for_each(|machine| (machine.mend(), machine.thaw()).0);
+    world.note(5, 0, || "nothing goes wrong any more".to_owned());
+    clients::unschedule(world).await;
+    let until = Instant::now() + PATIENCE;
+    while !world.checker().live.is_empty() {
+        if tokio::time::timeout_at(until, world.news.notified()).await.is_err() {
+            break;
+        }
+    }
+    let mut checker = world.checker();
+    checker.at_end(&world.memory);
+}
+
+/// Starts a node, and starts it again whenever its process has ended.
+async fn keep_node(world: Arc<World>, node: usize) {
+    for number in 0.. {
+        let machine = Arc::clone(&world.machines[node]);
+        let life = Arc::new(Life::new(node, number, machine));
+        if let Some(engine) = life.answer(start(&world, &life)).await {
+            world.set_up(node, Some((engine.clone(), Arc::clone(&life))));
+            world.note(6, node as u64, || format!("node {node} is up"));
+            tokio::select! {
+                biased;
+                () = life.died() => {}
+                () = world.restarts[node].notified() => {
+                    world.set_up(node, None);
+                    world.note(7, node as u64, || format!("node {node} is shut down"));
+                    let grace = ms(world.draw(|rng| rng.u64(0..500)));
+                    let down = tokio::time::timeout(ms(15_000), engine.shutdown(grace));
+                    let _ = life.answer(down).await;
+                    life.die();
+                }
+            }
+            world.set_up(node, None);
+            // Its loops end; nothing they could do would count.
+            tokio::spawn(async move { engine.shutdown(Duration::ZERO).await });
+        }
+        world.machines[node].thaw();
+        tokio::time::sleep(ms(world.draw(|rng| rng.u64(5..2_500)))).await;
+    }
+}
+
+/// A new process of a node; stays with it while the store does not answer.
+async fn start(world: &Arc<World>, life: &Arc<Life>) -> Orchestrator {
+    loop {
+        let small = sutazai_core::engine::TenantRule { weight: 1.0, concurrency: Some(TENANT_LIMIT) };
+        let engine = Orchestrator::builder()
+            .agents(agents(world, life))
+            .shared_store(Arc::new(SimStore { world: Arc::clone(world), life: Arc::clone(life) }))
+            .clock(Arc::clone(&life.machine) as Arc<dyn sutazai_core::clock::Clock>)
+            .node(format!("n{}", life.node))
+            .tenant("small", small)
+            .max_running(world.most[life.node])
+            .lease(world.lease)
+            .start();
+        if let Ok(engine) = engine.await {
+            return engine;
+        }
+        tokio::time::sleep(ms(100)).await;
+    }
+}
