@@ -445,6 +445,23 @@ async fn a_task_continues_as_new_with_an_empty_journal() {
 }
 
 #[tokio::test]
+async fn a_signal_is_received_once_also_by_a_task_that_continues_as_new() {
+    let agent = agent_fn("chat", |context: Context, heard: Vec<String>| async move {
+        let said: Option<String> = context.wait_for("say", None).await?;
+        let heard: Vec<String> = heard.into_iter().chain(said).collect();
+        if heard.len() < 3 { context.continue_as_new(&heard).await } else { Ok(heard) }
+    });
+    let engine = Orchestrator::builder().agent(agent).start().await.unwrap();
+    let id = engine.submit("chat", &Vec::<String>::new()).await.unwrap().id();
+    for word in ["a", "b", "c"] {
+        engine.signal(id, "say", payload(json!(word)), None).await.unwrap();
+    }
+    let task = engine.wait(id, LONG).await.unwrap();
+    assert_eq!(task.output.as_ref().map(Payload::as_str), Some(r#"["a","b","c"]"#), "{task:?}");
+    assert!(engine.replay(id).await.unwrap().matches);
+}
+
+#[tokio::test]
 async fn a_fork_does_only_what_comes_after() {
     let ledger = Ledger::default();
     let noted = ledger.clone();

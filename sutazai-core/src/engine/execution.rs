@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     error::ErrorKind,
     store::{TaskWrite, WriteOutcome},
-    task::{Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
+    task::{Entry, Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
 };
 
 /// Reports of progress are written at most this often.
@@ -45,6 +45,8 @@ pub(crate) struct Execution {
     control: Arc<Control>,
     journal: Arc<Journal>,
     agent: Work,
+    /// What the journal grows by with the next write.
+    entries: Vec<Entry>,
     /// It begins from what is stored, which is to be read first.
     stored: Option<Registered>,
 }
@@ -62,7 +64,7 @@ impl Execution {
         let agent = work(engine, registered, Arc::new(step.task.clone()), &control, &journal);
         let sent = step.task.revision;
         let stored = (step.task.journal.length > 0).then(|| registered.clone());
-        Self { engine: Arc::clone(engine), step, sent, control, journal, agent, stored }
+        Self { engine: Arc::clone(engine), step, sent, control, journal, agent, entries: Vec::new(), stored }
     }
 
     /// Of a task that the store has just granted to this node.
@@ -116,7 +118,7 @@ impl Execution {
     fn take_write(&mut self) -> TaskWrite {
         let expected = self.sent;
         let (task, events) = self.take_image();
-        TaskWrite::Update { task, expected, events, entries: Vec::new(), key: None }
+        TaskWrite::Update { task, expected, events, entries: std::mem::take(&mut self.entries), key: None }
     }
 
     /// Polls the agent to its end and writes the outcome.
@@ -195,7 +197,7 @@ impl Execution {
             if settled(reporting).await {
                 self.judged(verdict).await;
             }
-        } else if settled(reporting).await {
+        } else if settled(reporting).await && self.journal.flush().await {
             self.conclude(outcome);
             self.write_end().await;
         }
@@ -249,6 +251,8 @@ impl Execution {
                 self.end_by(Command::Halt { reason, error }).await;
             }
             Verdict::Continue(input) => {
+                let at = self.engine.clock.now();
+                self.entries = self.journal.carried_over(self.step.task.revision.epoch, at);
                 self.end_by(Command::Continue { input }).await;
                 self.engine.queued_one();
             }

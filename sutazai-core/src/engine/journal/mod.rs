@@ -28,6 +28,9 @@ use crate::{
     task::{Entry, EntryId, EntryKind, MAX_ENTRIES, Outcome, TaskError, WaitReason},
 };
 
+/// The branch of entries that no code asks for: what a journal took over from the one before it.
+pub(super) const CARRIED_OVER: &str = "^";
+
 /// What an execution must do instead of going on with its agent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
@@ -158,6 +161,23 @@ impl Journal {
         if let Some(taken) = self.lock().received.get_mut(name) {
             taken.remove(&number);
         }
+    }
+
+    /// What the next journal begins with when the task continues as new: how many signals of each name were received, so that none is received again.
+    pub(crate) fn carried_over(&self, epoch: u64, at: Timestamp) -> Vec<Entry> {
+        let state = self.lock();
+        let counts = state
+            .received
+            .iter()
+            .map(|(name, taken)| (name, (0..).find(|number| !taken.contains(number)).unwrap_or(0)));
+        let entry = |(index, (name, count)): (u64, (&String, u64))| {
+            let id = EntryId { path: CARRIED_OVER.to_owned(), name: name.clone(), occurrence: 0 };
+            let outcome = Outcome::Done(
+                Payload::of(&replay::CarriedOver { received: count }).unwrap_or_else(|_| Payload::null()),
+            );
+            Entry { index, id, kind: EntryKind::Signal, outcome, epoch, at }
+        };
+        (0..).zip(counts.filter(|(_, count)| *count > 0)).map(entry).collect()
     }
 
     /// Entries that the journal holds.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{Journal, State, Verdict, describe, settles};
+use super::{CARRIED_OVER, Journal, State, Verdict, describe, settles};
 use crate::{
     payload::Payload,
     task::{Entry, EntryId, EntryKind, Outcome, TaskError, WaitReason},
@@ -52,6 +52,14 @@ impl State {
         let mut dropped: Option<u64> = None;
         let mut recorded: BTreeMap<EntryId, Recorded> = BTreeMap::new();
         for entry in entries {
+            if entry.id.path == CARRIED_OVER {
+                if let Outcome::Done(payload) = &entry.outcome
+                    && let Ok(CarriedOver { received }) = payload.read()
+                {
+                    self.received.entry(entry.id.name).or_default().extend(0..received);
+                }
+                continue;
+            }
             let stale = matches!(&entry.outcome, Outcome::Failed(_) if entry.epoch < attempt_epoch);
             if stale || entry.outcome == Outcome::Retracted {
                 // With all that was recorded of it: what came after its beginning may come in another way now.
@@ -89,6 +97,12 @@ impl State {
     fn caught_up(&self, path: &str) -> bool {
         self.unasked.get(path).is_none_or(BTreeMap::is_empty)
     }
+}
+
+/// How many signals of a name an earlier journal has received.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct CarriedOver {
+    pub(super) received: u64,
 }
 
 /// What a receipt of a signal says about which one it was.
