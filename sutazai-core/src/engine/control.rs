@@ -4,12 +4,15 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified},
+    time::Instant,
+};
 
 use crate::task::{Progress, TaskId};
 
@@ -29,6 +32,9 @@ pub(crate) enum Stop {
 pub(crate) struct Control {
     /// The epoch of the grant.
     epoch: u64,
+    began: Instant,
+    /// Wake-ups of the task that this execution was told of.
+    wakes: AtomicU64,
     stop: AtomicU8,
     stopped: Notify,
     progress: Mutex<Option<Progress>>,
@@ -63,6 +69,8 @@ impl Control {
     fn with(permit: Option<OwnedSemaphorePermit>, slots: Arc<Semaphore>, epoch: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch,
+            began: Instant::now(),
+            wakes: AtomicU64::new(0),
             stop: AtomicU8::new(0),
             stopped: Notify::new(),
             progress: Mutex::new(None),
@@ -246,6 +254,20 @@ impl Executions {
     pub(crate) fn void(&self, id: TaskId, epoch: u64) {
         if let Some(control) = lock(&self.running).get(&id).filter(|control| control.epoch < epoch) {
             control.stop(Stop::Void);
+        }
+    }
+
+    /// The tasks of executions that have gone on for so long.
+    pub(crate) fn older_than(&self, age: Duration) -> Vec<TaskId> {
+        lock(&self.running).iter().filter(|(_, control)| control.began.elapsed() >= age).map(|(id, _)| *id).collect()
+    }
+
+    /// Pokes an execution whose task has had more wake-ups than it was told of.
+    pub(crate) fn woken(&self, id: TaskId, wakes: u64) {
+        if let Some(control) = lock(&self.running).get(&id)
+            && control.wakes.fetch_max(wakes, Ordering::SeqCst) < wakes
+        {
+            control.poke();
         }
     }
 

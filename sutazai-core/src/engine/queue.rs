@@ -111,28 +111,48 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
     Ok(granted)
 }
 
-/// Looks in the store for the ends of tasks that somebody here waits for and that others execute, until aborted.
+/// Looks in the store for what other processes did: to tasks that somebody here waits for, and to those that are executed here. Until aborted.
 pub(crate) async fn watch_others(engine: Arc<Inner>) {
     /// How often.
     const LOOK: Duration = Duration::from_millis(100);
-    /// Tasks read at once.
-    const BATCH: usize = 500;
+    /// How many looks for waiters come to one for executions, which begin to be looked at after as long.
+    const ROUNDS: u32 = 5;
     if !engine.store.info().shared {
         return;
     }
-    loop {
+    for round in (0..ROUNDS).cycle() {
         tokio::time::sleep(LOOK).await;
-        let ids: Vec<_> = engine.hub.waited_for().into_iter().filter(|id| !engine.executions.contains(*id)).collect();
-        for ids in ids.chunks(BATCH) {
-            match engine.store.load(ids).await {
-                Ok(tasks) => tasks.into_iter().flatten().for_each(|task| engine.hub.publish(&Arc::new(task))),
-                Err(error) => {
-                    tracing::debug!(error = %error.report(), "tasks of others cannot be read");
-                    break;
-                }
-            }
+        let mut looked = look_for_waiters(&engine).await;
+        if round == 0 && looked.is_ok() {
+            looked = look_for_executions(&engine, LOOK * ROUNDS).await;
+        }
+        if let Err(error) = looked {
+            tracing::debug!(error = %error.report(), "tasks of others cannot be read");
         }
     }
+}
+
+/// Tasks read at once by those who look for others.
+const OTHERS: usize = 500;
+
+async fn look_for_waiters(engine: &Inner) -> Result<()> {
+    let ids: Vec<_> = engine.hub.waited_for().into_iter().filter(|id| !engine.executions.contains(*id)).collect();
+    for ids in ids.chunks(OTHERS) {
+        let tasks = engine.store.load(ids).await?;
+        tasks.into_iter().flatten().for_each(|task| engine.hub.publish(&Arc::new(task)));
+    }
+    Ok(())
+}
+
+/// Stops executions whose task was cancelled or taken over, and lets those look again whose task was told something.
+async fn look_for_executions(engine: &Inner, age: Duration) -> Result<()> {
+    for ids in engine.executions.older_than(age).chunks(OTHERS) {
+        for task in engine.store.load(ids).await?.into_iter().flatten() {
+            engine.executions.void(task.id, task.revision.epoch);
+            engine.executions.woken(task.id, task.wakes);
+        }
+    }
+    Ok(())
 }
 
 /// Counts what is queued now and then, for other processes change it too, until aborted.
@@ -204,7 +224,7 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
 /// Ends what is overdue; the next moment at which something is due.
 async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> {
     engine.next_due.store(i64::MAX, Ordering::SeqCst);
-    fire_due(engine, now).await?;
+    let fire_again = fire_due(engine, now).await?;
     loop {
         let overdue = engine.store.overdue(now, CLAIM).await?;
         for task in &overdue {
@@ -231,6 +251,7 @@ async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> 
         }
         later => later,
     };
+    let next = next.into_iter().chain(fire_again).min();
     let again = Timestamp::from_millis(engine.again_at.load(Ordering::SeqCst));
     let next = if again <= now {
         engine.again_at.store(i64::MAX, Ordering::SeqCst);

@@ -3,7 +3,7 @@
 //! The task of a firing has a key made of the schedule's name and the moment, so a second firing for that moment, by another process or after a crash, finds the
 //! first one's task. Only then is the schedule moved on, and only from the revision that was read.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{inner::Inner, submit::submit_keyed};
 use crate::{
@@ -17,48 +17,66 @@ use crate::{
 /// Schedules looked at together.
 const BATCH: usize = 100;
 
-/// Fires what is due.
-pub(crate) async fn fire_due(engine: &Arc<Inner>, now: Timestamp) -> Result<()> {
+/// How soon a firing that waits for an earlier task looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Fires what is due; when to look again, if a firing has to wait.
+pub(crate) async fn fire_due(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> {
     loop {
         let due = engine.store.due_schedules(now, BATCH).await?;
-        let full = due.len() == BATCH;
+        let (full, mut waits) = (due.len() == BATCH, false);
         for record in due {
-            fire(engine, record, now).await?;
+            waits |= !fire(engine, record, now).await?;
+        }
+        if waits {
+            return Ok(Some(now.plus(LOOK_AGAIN)));
         }
         if !full {
-            return Ok(());
+            return Ok(None);
         }
     }
 }
 
-async fn fire(engine: &Arc<Inner>, record: ScheduleRecord, now: Timestamp) -> Result<()> {
+/// Fires a schedule for every moment that is due; false if one has to wait.
+async fn fire(engine: &Arc<Inner>, record: ScheduleRecord, now: Timestamp) -> Result<bool> {
     let name = record.schedule.name.clone();
     let found = firings(&record.schedule, record.created_at, record.last, now);
-    let mut last = record.last;
+    let (mut last, mut next) = (record.last, found.next);
+    let mut waits = false;
     for at in found.due {
         match fire_at(engine, &record.schedule, at).await {
-            Ok(()) => {}
+            Ok(true) => {}
+            Ok(false) => {
+                (next, waits) = (Some(at), true);
+                break;
+            }
             Err(error) if error.is_temporary() => return Err(error),
             // Another process has it: that one fires.
             Err(error) if error.code() == "agent_not_found" => {
                 tracing::debug!(schedule = name, %at, "left to another process, for its agent is not registered here");
-                return Ok(());
+                return Ok(false);
             }
-            // The agent may have gone, or its input may have changed: the next firing says so again.
+            // Its input may no longer fit: the next firing says so again.
             Err(error) => tracing::error!(schedule = name, %at, error = %error.report(), "a schedule could not fire"),
         }
         last = Some(at);
     }
-    let expected = record.revision;
+    if waits && last == record.last && next == record.next {
+        return Ok(false);
+    }
     // What was missed and is not made up for counts as past.
-    let last = last.max(found.next.and(record.next.filter(|next| *next <= now)));
-    let moved = ScheduleRecord { last, next: found.next, revision: expected + 1, ..record };
+    if !waits {
+        last = last.max(next.and(record.next.filter(|next| *next <= now)));
+    }
+    let expected = record.revision;
+    let moved = ScheduleRecord { last, next, revision: expected + 1, ..record };
     // Refused: somebody changed or removed it, or another process moved it on.
     let _ = engine.store.put_schedule(&moved, Some(expected)).await?;
-    Ok(())
+    Ok(!waits)
 }
 
-async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp) -> Result<()> {
+/// Submits the task of one moment; false if it has to wait for an earlier one.
+async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp) -> Result<bool> {
     let query = || TaskQuery {
         label: Some((SCHEDULE_LABEL.to_owned(), schedule.name.clone())),
         live: true,
@@ -66,12 +84,14 @@ async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp) -> Res
         ..TaskQuery::default()
     };
     match schedule.overlap {
-        Overlap::Queue => {}
-        Overlap::Skip => {
+        how @ (Overlap::Queue | Overlap::Skip) => {
             let running = engine.store.list(&TaskQuery { limit: 2, ..query() }).await?;
             if running.items.iter().any(|task| !is_of(task, at)) {
+                if how == Overlap::Queue {
+                    return Ok(false);
+                }
                 tracing::info!(schedule = schedule.name, %at, "skipped: its last task has not ended");
-                return Ok(());
+                return Ok(true);
             }
         }
         Overlap::Cancel => {
@@ -85,7 +105,7 @@ async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp) -> Res
     }
     let request = request(schedule, at);
     let key = key(&request, &format!("schedule {} {}", schedule.name, at.as_millis()));
-    submit_keyed(engine, request, Some(key)).await.map(drop)
+    submit_keyed(engine, request, Some(key)).await.map(|_| true)
 }
 
 /// The moment a task was fired for, in a label of its own.
