@@ -182,8 +182,14 @@ async fn regain(engine: &Inner) -> Result<()> {
     let held = engine.store.held_by(&engine.node(), here + CLAIM).await?;
     let full = held.len() == here + CLAIM;
     for Held { task, journal } in held.into_iter().filter(|held| !engine.executions.contains(held.task.id)) {
-        // Refused: it has ended meanwhile.
-        if engine.change(task.id, Command::Recover { journal }).await?.is_ok() {
+        // Refused: it has ended meanwhile, or somebody else has it.
+        let recovered = engine.change_with(task.id, None, |found| {
+            let same = found.revision.epoch == task.revision.epoch;
+            let command = Command::Recover { journal };
+            let step = if same { apply(found, command, engine.clock.now()) } else { Err(Refused::NotNow) };
+            std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
+        });
+        if recovered.await?.is_ok() {
             tracing::warn!(task = %task.id, "it was granted and the answer was lost; it runs again");
         }
     }
