@@ -9,7 +9,7 @@ use std::{error::Error, path::PathBuf, sync::Arc, time::Instant};
 
 use serde_json::json;
 use sutazai_agents::documents::{Answer, DocumentManager, DocumentsOptions};
-use sutazai_benches::{figures::Figure, notes::note, server::directory, stats::median};
+use sutazai_benches::{disk::directory, figures::Figure, notes::note, stats::median};
 use sutazai_core::{Orchestrator, agent::typed};
 use sutazai_llm::{
     local::{LocalChat, LocalChatConfig, LocalEmbedding},

@@ -2,9 +2,8 @@
 
 use std::{
     error::Error,
-    fs::File,
-    io::{Seek, Write},
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,13 +13,17 @@ use std::{
 
 use serde_json::Value;
 use sutazai_benches::{
+    cases::wanted,
+    disk::{directory, fsync},
     figures::Figure,
-    notes::{note, peer},
-    server::{Server, binary, directory},
+    notes::note,
+    peers, postgres,
+    server::{Server, binary},
     stats::median,
+    tasks::input,
 };
 use sutazai_core::{memory::MemoryTaskStore, prelude::*, store::TaskStore};
-use sutazai_store::SqliteStore;
+use sutazai_store::{PostgresStore, SqliteStore};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -30,39 +33,21 @@ const BATCH: usize = 100;
 const WARM_UP: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
+/// Tasks one after the other, after a tenth of as many that warm up.
 const ALONE: usize = 2_000;
 /// How long a server may take to end what it has accepted.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Fallible<()> {
-    // The engine is measured as in a server: from a worker of the runtime.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let wants = |case: &str| wanted.is_empty() || wanted.iter().any(|word| word == case);
-    let figure = |case, value, unit| Figure::new(BENCH, case, value, unit);
-    let compared = wants("sqlite_64") || wants("sqlite_64_effects") || wants("sqlite_alone_p50");
-    let apalis = if compared { peer(BENCH, "apalis", Apalis::run().await) } else { None }.unwrap_or_default();
-
-    if wants("memory_64") {
+    if wanted("memory_64") {
         let rate = throughput(MemoryTaskStore::new(), Effects::None).await?;
         figure("memory_64", rate, "tasks/s").print();
     }
-    for (case, effects) in [("sqlite_64", Effects::None), ("sqlite_64_effects", Effects::Idempotent)] {
-        if wants(case) {
-            let disk = directory()?;
-            let rate = throughput(SqliteStore::open(disk.path().join("tasks.db")).await?, effects).await?;
-            figure(case, rate, "tasks/s").against("apalis", apalis.tasks_per_s).print();
-        }
-    }
-    if wants("sqlite_alone_p50") {
-        let disk = directory()?;
-        let fsync = fsync(disk.path())?;
-        let alone = alone(SqliteStore::open(disk.path().join("tasks.db")).await?).await?;
-        let figure = figure("sqlite_alone_p50", alone, "ms").against("fsync", Some(fsync));
-        figure.against("apalis", apalis.p50_ms).print();
-    }
+    sqlite().await?;
+    postgres().await?;
     for (case, path, size) in [("http_64", "/api/v1/tasks", 1), ("http_64_batch100", "/api/v1/tasks/batch", BATCH)] {
-        if wants(case) {
+        if wanted(case) {
             match http(path, size).await {
                 Ok(rate) => figure(case, rate, "tasks/s").print(),
                 Err(reason) => note(BENCH, format_args!("{case} is left out: {reason}")),
@@ -72,9 +57,80 @@ async fn main() -> Fallible<()> {
     Ok(())
 }
 
-/// A JSON object of 200 bytes.
-fn input() -> String {
-    format!("{{\"text\":\"{}\"}}", "x".repeat(200 - "{\"text\":\"\"}".len()))
+fn figure(case: &'static str, value: f64, unit: &'static str) -> Figure {
+    Figure::new(BENCH, case, value, unit)
+}
+
+async fn sqlite() -> Fallible<()> {
+    let (cases, alone_case) =
+        ([("sqlite_64", Effects::None), ("sqlite_64_effects", Effects::Idempotent)], "sqlite_alone_p50");
+    if !cases.iter().any(|(case, _)| wanted(case)) && !wanted(alone_case) {
+        return Ok(());
+    }
+    let place = directory()?;
+    let mut peers = Peers::new();
+    for name in ["apalis", "duroxide"] {
+        peers.push((name, peers::figures(BENCH, name, place.path().join(name)).await));
+    }
+    for (case, effects) in cases {
+        if wanted(case) {
+            let disk = directory()?;
+            let rate = throughput(SqliteStore::open(disk.path().join("tasks.db")).await?, effects).await?;
+            beside(figure(case, rate, "tasks/s"), &peers, "tasks_per_s").print();
+        }
+    }
+    if wanted(alone_case) {
+        let disk = directory()?;
+        let fsync = fsync(disk.path())?;
+        let alone = alone(SqliteStore::open(disk.path().join("tasks.db")).await?).await?;
+        let figure = figure(alone_case, alone, "ms").against("fsync", Some(fsync));
+        beside(figure, &peers, "p50_ms").print();
+    }
+    Ok(())
+}
+
+async fn postgres() -> Fallible<()> {
+    let cases = [("postgres_64", Effects::None), ("postgres_64_effects", Effects::Idempotent)];
+    let alone_case = "postgres_alone_p50";
+    if !cases.iter().any(|(case, _)| wanted(case)) && !wanted(alone_case) {
+        return Ok(());
+    }
+    let server = match postgres::start().await {
+        Ok(server) => server,
+        Err(reason) => {
+            note(BENCH, format_args!("the cases of PostgreSQL are left out: {reason}"));
+            return Ok(());
+        }
+    };
+    let peers = {
+        let database = server.database();
+        vec![("apalis", peers::figures(BENCH, "apalis", database.url()).await)]
+    };
+    for (case, effects) in cases {
+        if wanted(case) {
+            let database = server.database();
+            let rate = throughput(PostgresStore::open(database.url()).await?, effects).await?;
+            beside(figure(case, rate, "tasks/s"), &peers, "tasks_per_s").print();
+        }
+    }
+    if wanted(alone_case) {
+        let (disk, database) = (directory()?, server.database());
+        let fsync = fsync(disk.path())?;
+        let alone = alone(PostgresStore::open(database.url()).await?).await?;
+        let figure = figure(alone_case, alone, "ms").against("fsync", Some(fsync));
+        beside(figure, &peers, "p50_ms").print();
+    }
+    Ok(())
+}
+
+/// What peers that ran have printed, by name.
+type Peers = Vec<(&'static str, Option<Value>)>;
+
+/// The figure beside one of each peer's.
+fn beside(figure: Figure, peers: &Peers, field: &str) -> Figure {
+    peers
+        .iter()
+        .fold(figure, |figure, (name, said)| figure.against(name, said.as_ref().and_then(|said| said[field].as_f64())))
 }
 
 async fn engine(store: impl TaskStore, effects: Effects) -> Result<Orchestrator> {
@@ -133,24 +189,6 @@ async fn alone(store: impl TaskStore) -> Fallible<f64> {
         Ok::<_, sutazai_core::Error>(median(times))
     };
     Ok(tokio::spawn(measure).await??)
-}
-
-/// Milliseconds of one fdatasync of 4 KiB appended to a file of the same disk: the median.
-fn fsync(directory: &Path) -> Fallible<f64> {
-    let mut file = File::create(directory.join("fsync"))?;
-    // Within a file of its final length, as SQLite's log mostly is: no metadata to write.
-    file.set_len(4 << 20)?;
-    file.write_all(&vec![1; 4 << 20])?;
-    file.sync_all()?;
-    file.rewind()?;
-    let mut times = Vec::with_capacity(500);
-    for _ in 0..500 {
-        let began = Instant::now();
-        file.write_all(&[2; 4096])?;
-        file.sync_data()?;
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(median(times))
 }
 
 /// Acknowledged tasks a second through HTTP, sent by `wrk` over 64 kept-alive connections: the median of the rounds, after one that warms up.
@@ -212,12 +250,7 @@ async fn wrk(url: &str, request: &Path, time: Duration) -> Fallible<(f64, f64)> 
 
 /// Tasks that the server says it has completed.
 async fn completed(server: &Server) -> Fallible<f64> {
-    let (_, metrics) = server.get("/metrics").await?;
-    let line = metrics.lines().find(|line| {
-        ["agents_tasks_total{", "agent=\"dev.echo\"", "status=\"completed\""].iter().all(|part| line.contains(part))
-    });
-    let number = line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?;
-    Ok(number)
+    Ok(server.metric("agents_tasks_total", &[("agent", "dev.echo"), ("status", "completed")]).await?.unwrap_or(0.0))
 }
 
 /// The body, where the script of `wrk` can read it.
@@ -225,25 +258,4 @@ fn server_file(body: &str) -> Fallible<tempfile::NamedTempFile> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(body.as_bytes())?;
     Ok(file)
-}
-
-/// What apalis reached with the same settings, where it is installed.
-#[derive(Default)]
-struct Apalis {
-    tasks_per_s: Option<f64>,
-    p50_ms: Option<f64>,
-}
-
-impl Apalis {
-    async fn run() -> Fallible<Self> {
-        let program: PathBuf = [env!("CARGO_MANIFEST_DIR"), "peers/apalis/bin/apalis-bench"].iter().collect();
-        if !program.is_file() {
-            return Err("it is not installed; benches/peers/apalis/install does".into());
-        }
-        let disk = directory()?;
-        let output = tokio::process::Command::new(program).arg(disk.path().join("apalis.db")).output().await?;
-        let figures: Value = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("it failed ({error}): {}", String::from_utf8_lossy(&output.stderr)))?;
-        Ok(Self { tasks_per_s: figures["tasks_per_s"].as_f64(), p50_ms: figures["p50_ms"].as_f64() })
-    }
 }

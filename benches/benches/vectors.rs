@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use sutazai_benches::{figures::Figure, notes::peer, server::directory};
+use sutazai_benches::{disk::directory, figures::Figure, notes::peer};
 use sutazai_core::store::{CollectionSpec, VectorQuery, VectorRecord, VectorStore};
 use sutazai_store::vector::{UsearchConfig, UsearchStore};
 

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::notes::note;
+use crate::{disk::directory, notes::note};
 
 /// What the server is made of.
 const CRATES: [&str; 5] = ["sutazai-agents", "sutazai-core", "sutazai-llm", "sutazai-server", "sutazai-store"];
@@ -65,21 +65,19 @@ fn newest(folder: &Path) -> Option<(SystemTime, PathBuf)> {
     entries.filter(is_source).filter_map(of).max()
 }
 
-/// An empty directory on a real disk: below `SUTAZAI_BENCH_DIR`, else below `target`. A memory file system would make the figures lies.
-pub fn directory() -> io::Result<TempDir> {
-    let here = env::current_exe()?;
-    let target = here.ancestors().nth(3).unwrap_or(Path::new("."));
-    let base = env::var_os("SUTAZAI_BENCH_DIR").map_or_else(|| target.to_owned(), PathBuf::from);
-    tempfile::Builder::new().prefix("bench-").tempdir_in(base)
-}
-
 impl Server {
     /// Starts `binary` with the agents for load tests and waits until `/ready` answers 200.
     pub async fn start(binary: &Path) -> io::Result<Self> {
+        Self::start_with(binary, &[], &[]).await
+    }
+
+    /// The same with more arguments of `serve` and with variables.
+    pub async fn start_with(binary: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> io::Result<Self> {
         let data = directory()?;
         let mut command = Command::new(binary);
         command.args(["serve", "--dev-agents", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
-        command.env("SUTAZAI_LOG_LEVEL", "info").stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.args(arguments).env("SUTAZAI_LOG_LEVEL", "info").envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let began = Instant::now();
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the server has no output"))?;
@@ -125,6 +123,18 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc/PID/status"))
+    }
+
+    /// A value of `/metrics`: of the first line with this name, whatever its namespace, and all of these labels. None if there is no such line.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> io::Result<Option<f64>> {
+        let (_, text) = self.get("/metrics").await?;
+        let is_it = |line: &&str| {
+            let series = line.split(['{', ' ']).next().unwrap_or_default();
+            let named = series.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('_'));
+            named && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
+        };
+        let line = text.lines().filter(|line| !line.starts_with('#')).find(is_it);
+        Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()))
     }
 
     /// `GET`: status and body.
