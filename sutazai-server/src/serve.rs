@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     compose::{self, Engine},
-    config::Settings,
+    config::{Role, Settings},
     http::{self, AppState, Options},
     metrics::Metrics,
     node::DataDir,
@@ -81,6 +81,7 @@ impl Server {
             allowed_hosts: settings.allowed_hosts.clone(),
             webhook_secret: settings.webhook_secret.clone(),
             webhook_allow_private: settings.webhook_allow_private,
+            operators_only: settings.role == Role::Worker,
             ..Options::default()
         };
         Ok(Self { claimed, engine, metrics, drain: Duration::from_millis(settings.drain_ms), options })

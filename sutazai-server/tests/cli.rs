@@ -119,6 +119,133 @@ fn exit_codes_say_what_became_of_a_request() {
 }
 
 #[test]
+fn what_a_task_recorded_is_shown_told_forked_and_replayed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let ledger = data.path().join("ledger");
+    let input = serde_json::json!({ "count": 5, "ms": 1, "path": ledger, "label": "l" }).to_string();
+    let steps = ["tasks", "submit", "--agent", "dev.steps", "--input", &input, "--wait", "--json"];
+    let id = json(&server.cli(&steps))["id"].as_str().unwrap().to_owned();
+    let journal = json(&server.cli(&["tasks", "journal", &id, "--json"]));
+    assert_eq!(journal["items"].as_array().unwrap().len(), 5);
+    let page = json(&server.cli(&["tasks", "journal", &id, "--limit", "2", "--json"]));
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let next = json(&server.cli(&["tasks", "journal", &id, "--limit", "2", "--cursor", cursor, "--json"]));
+    assert_eq!(next["items"][0]["index"], 2);
+
+    let fork = json(&server.cli(&["tasks", "fork", &id, "--from", "3", "--json"]));
+    assert_ne!(fork["id"], id);
+    assert!(server.cli(&["tasks", "watch", fork["id"].as_str().unwrap()]).status.success());
+    assert_eq!(fs::read_to_string(&ledger).unwrap().lines().count(), 7);
+    assert_eq!(server.cli(&["tasks", "fork", &id, "--from", "99"]).status.code(), Some(2));
+    assert_eq!(server.cli(&["tasks", "resolve", &id, "0", "--retry"]).status.code(), Some(1));
+
+    let file = data.path().join("run.json");
+    let file = file.to_str().unwrap();
+    let replayed = json(&server.cli(&["tasks", "replay", &id, "--save", file, "--json"]));
+    assert_eq!((&replayed["matches"], &replayed["entries"]), (&true.into(), &5.into()), "{replayed}");
+    assert_eq!(json(&run(&["tasks", "replay", "--cassette", file, "--json"]))["matches"], true);
+    let recorded = fs::read_to_string(file).unwrap();
+    fs::write(file, recorded.replace("\"count\":5", "\"count\":4")).unwrap();
+    let other = run(&["tasks", "replay", "--cassette", file, "--json"]);
+    assert_eq!((other.status.code(), &json(&other)["matches"]), (Some(1), &false.into()));
+    assert_eq!(fs::read_to_string(&ledger).unwrap().lines().count(), 7, "a replay does nothing");
+
+    let wait = ["tasks", "submit", "--agent", "dev.wait", "--input", r#"{"signal":"go","ms":60000}"#, "--json"];
+    let id = json(&server.cli(&wait))["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.cli(&["tasks", "signal", &id, "go", r#"{"n":1}"#]).status.code(), Some(0));
+    assert!(server.cli(&["tasks", "watch", &id]).status.success());
+    assert_eq!(json(&server.cli(&["tasks", "get", &id, "--json"]))["output"]["signal"]["n"], 1);
+    assert_eq!(server.cli(&["tasks", "signal", &id, "go"]).status.code(), Some(1));
+    assert_eq!(server.cli(&["tasks", "signal", NOBODY, "go"]).status.code(), Some(4));
+}
+
+#[test]
+fn dead_letters_are_shown_requeued_and_discarded() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let input = r#"{"times":9,"message":"broken"}"#;
+    let fail = [
+        "tasks",
+        "submit",
+        "--agent",
+        "dev.fail",
+        "--max-attempts",
+        "2",
+        "--label",
+        "set=d",
+        "--wait",
+        "--json",
+        "--input",
+    ];
+    let ids: Vec<_> = (0..3).map(|_| json(&server.cli(&[&fail[..], &[input]].concat()))["id"].clone()).collect();
+    let id = |n: usize| ids[n].as_str().unwrap();
+    let listed = json(&server.cli(&["tasks", "dead", "list", "--label", "set=d", "--json"]));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3);
+    let shown = json(&server.cli(&["tasks", "dead", "show", id(0), "--json"]));
+    assert_eq!(shown["attempts"].as_array().unwrap().len(), 2, "{shown}");
+    let plain = server.cli(&["tasks", "dead", "show", id(0)]);
+    assert!(String::from_utf8(plain.stdout).unwrap().contains("broken"));
+
+    let again = server.cli(&["tasks", "dead", "requeue", id(0), "--input", r#"{"times":0}"#, "--json"]);
+    assert_eq!(json(&again)["id"], ids[0], "{}", stderr(&again));
+    assert!(server.cli(&["tasks", "watch", id(0)]).status.success());
+    assert_eq!(json(&server.cli(&["tasks", "get", id(0), "--json"]))["output"]["attempts"], 1);
+    assert_eq!(server.cli(&["tasks", "dead", "requeue", id(0)]).status.code(), Some(1));
+    assert_eq!(server.cli(&["tasks", "dead", "discard", id(1)]).status.code(), Some(0));
+    assert_eq!(server.cli(&["tasks", "dead", "show", id(1)]).status.code(), Some(4));
+    let many = server.cli(&["tasks", "dead", "requeue", "--agent", "dev.fail", "--label", "set=d", "--json"]);
+    assert_eq!(json(&many)["requeued"], 1);
+    assert_eq!(server.cli(&["tasks", "dead", "requeue"]).status.code(), Some(2), "nothing was named");
+    assert_eq!(server.cli(&["tasks", "dead", "requeue", id(2), "--agent", "a"]).status.code(), Some(2));
+}
+
+#[test]
+fn schedules_nodes_and_the_feed_are_there() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let code = |arguments: &[&str]| server.cli(arguments).status.code();
+    let echo = ["--agent", "dev.echo", "--input", "{}", "--json"];
+    let create = |name, timing: &[&str]| server.cli(&[&["schedules", "create", name][..], timing, &echo].concat());
+    let made = json(&create("nightly", &["--cron", "0 3 * * *", "--time-zone", "Europe/Berlin"]));
+    assert_eq!((&made["time_zone"], &made["overlap"]), (&"Europe/Berlin".into(), &"skip".into()), "{made}");
+    assert_eq!(json(&create("daily", &["--every", "1d"]))["every_ms"], 86_400_000);
+    let wrong = create("wrong", &["--cron", "61 * * * *"]);
+    assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("/cron"), "{}", stderr(&wrong));
+    assert_eq!(create("nightly", &["--every", "1s"]).status.code(), Some(1), "the name is taken");
+    assert_eq!(create("soon", &["--every", "soon"]).status.code(), Some(2));
+    assert_eq!(create("both", &["--every", "1s", "--cron", "* * * * *"]).status.code(), Some(2));
+
+    let update = |name| server.cli(&[&["schedules", "update", name, "--every", "2d"][..], &echo].concat());
+    assert_eq!(json(&update("nightly"))["every_ms"], 2 * 86_400_000);
+    assert_eq!(update("nobody").status.code(), Some(4));
+    assert_eq!(json(&server.cli(&["schedules", "pause", "nightly", "--json"]))["paused"], true);
+    assert_eq!(json(&server.cli(&["schedules", "show", "nightly", "--json"]))["paused"], true);
+    assert_eq!(json(&server.cli(&["schedules", "resume", "nightly", "--json"]))["paused"], false);
+    let task = json(&server.cli(&["schedules", "trigger", "nightly", "--json"]));
+    assert_eq!(task["labels"]["schedule"], "nightly");
+    assert_eq!(code(&["schedules", "delete", "nightly"]), Some(0));
+    assert_eq!(code(&["schedules", "delete", "nightly"]), Some(4));
+    let left = json(&server.cli(&["schedules", "list", "--json"]));
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+
+    let nodes = json(&server.cli(&["nodes", "list", "--json"]));
+    assert_eq!((&nodes["items"][0]["role"], nodes["items"].as_array().unwrap().len()), (&"all".into(), 1));
+    let id = task["id"].as_str().unwrap();
+    assert!(server.cli(&["tasks", "watch", id]).status.success());
+    let feed = |arguments: &[&str]| -> Vec<Value> {
+        let output = server.cli(&[&["events", "--json"], arguments].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = feed(&[]);
+    assert_eq!(all.last().unwrap()["type"], "task.completed");
+    let first = all[0]["seq"].to_string();
+    assert_eq!(feed(&["--after", &first]), all[1..]);
+    assert_eq!(feed(&["--limit", "1"]), all[..1]);
+}
+
+#[test]
 fn watching_survives_a_restart_of_the_server() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path());

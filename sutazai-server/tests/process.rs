@@ -131,7 +131,9 @@ fn bad_starts_are_one_clear_line_with_a_hint() {
             &["--data-dir", there, "--listen", "127.0.0.1:0", "--prometheus-namespace", "1"],
             "prometheus_namespace",
         ),
-        ("PostgreSQL", &["--data-dir", there, "--store", "postgres://u:secret@h/d"], "not built yet"),
+        ("no PostgreSQL", &["--data-dir", there, "--store", "postgres://u:secret@127.0.0.1:9/d"], "127.0.0.1:9"),
+        ("no store at all", &["--data-dir", there, "--store", "host=h password=secret"], "postgres://USER"),
+        ("a worker of its own", &["--data-dir", there, "--role", "worker"], "shares its store"),
     ];
     for (name, arguments, expected) in cases {
         let output = run(&[&["serve"], *arguments].concat());

@@ -1,10 +1,10 @@
 //! Which store keeps the tasks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use sutazai_core::{Error, ErrorKind, Result, store::TaskStore};
-use sutazai_store::{SqliteConfig, SqliteStore, Synchronous};
+use sutazai_core::{Result, store::TaskStore};
+use sutazai_store::{PostgresConfig, PostgresStore, SqliteConfig, SqliteStore, Synchronous};
 
 use crate::{
     config::{Fsync, Settings},
@@ -13,14 +13,29 @@ use crate::{
 
 /// The store of the settings: a file in the data directory, or a database that other servers share.
 pub(super) async fn tasks(settings: &Settings, dir: &DataDir) -> Result<Arc<dyn TaskStore>> {
-    if settings.store.expose_secret() != "sqlite" {
-        let message = "this build has no PostgreSQL";
-        return Err(Error::new(ErrorKind::Unsupported, message).with_code("store_unsupported"));
+    match settings.store.expose_secret() {
+        "sqlite" => sqlite(settings, dir).await,
+        url => postgres(settings, url).await,
     }
+}
+
+async fn sqlite(settings: &Settings, dir: &DataDir) -> Result<Arc<dyn TaskStore>> {
     let mut config = SqliteConfig::new(dir.join("tasks.db"));
     config.synchronous = match settings.sqlite_synchronous {
         Fsync::Full => Synchronous::Full,
         Fsync::Normal => Synchronous::Normal,
     };
     Ok(Arc::new(SqliteStore::connect(config).await?))
+}
+
+async fn postgres(settings: &Settings, url: &str) -> Result<Arc<dyn TaskStore>> {
+    let mut config = PostgresConfig::from_url(url)?;
+    config.schema.clone_from(&settings.postgres_schema);
+    config.max_connections = settings.postgres_connections;
+    config.acquire_timeout = Duration::from_millis(settings.postgres_acquire_ms);
+    config.statement_timeout = Duration::from_millis(settings.postgres_statement_ms);
+    config.lock_timeout = Duration::from_millis(settings.postgres_lock_ms);
+    config.idle_in_transaction_timeout = Duration::from_millis(settings.postgres_idle_ms);
+    config.slow_query = Duration::from_millis(settings.postgres_slow_ms);
+    Ok(Arc::new(PostgresStore::connect(config).await?))
 }

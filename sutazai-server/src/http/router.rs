@@ -79,13 +79,19 @@ fn prompt() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::follow))
         .routes(routes!(nodes::list))
+        .routes(routes!(operators::openapi))
+        .routes(routes!(operators::docs))
+        .routes(routes!(operators::docs_errors))
+        .merge(watched())
+}
+
+/// Routes that every process serves, whatever it does.
+fn watched() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
         .routes(routes!(operators::health))
         .routes(routes!(operators::ready))
         .routes(routes!(operators::metrics))
         .routes(routes!(operators::version))
-        .routes(routes!(operators::openapi))
-        .routes(routes!(operators::docs))
-        .routes(routes!(operators::docs_errors))
 }
 
 /// Routes that may wait on purpose.
@@ -95,8 +101,10 @@ fn patient() -> OpenApiRouter<AppState> {
 
 /// The API as a service.
 pub fn router(state: AppState) -> Router {
-    let (prompt, mut document) = prompt().split_for_parts();
-    let (patient, more) = patient().split_for_parts();
+    let (prompt, patient) =
+        if state.options().operators_only { (watched(), OpenApiRouter::default()) } else { (prompt(), patient()) };
+    let (prompt, mut document) = prompt.split_for_parts();
+    let (patient, more) = patient.split_for_parts();
     document.merge(more);
     let routes = Arc::new(Routes::new(state.metrics(), document.paths.paths.keys()));
     let ids = Arc::new(RequestIds::new());

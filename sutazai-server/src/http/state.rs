@@ -29,6 +29,8 @@ pub struct Options {
     pub webhook_secret: Option<SecretString>,
     /// Whether webhooks may call private and loopback addresses.
     pub webhook_allow_private: bool,
+    /// Serve what operators ask, and nothing else: the process executes tasks for others that take them in.
+    pub operators_only: bool,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             allowed_hosts: Vec::new(),
             webhook_secret: None,
             webhook_allow_private: false,
+            operators_only: false,
         }
     }
 }

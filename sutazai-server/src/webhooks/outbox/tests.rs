@@ -38,7 +38,9 @@ async fn receiver(answers: &[u16]) -> (String, mpsc::UnboundedReceiver<Value>) {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, Router::new().route("/hook", post(take)).with_state(receiver)).await });
+    tokio::spawn(
+        async move { axum::serve(listener, Router::new().route("/hook", post(take)).with_state(receiver)).await },
+    );
     (url, hearing)
 }
 
