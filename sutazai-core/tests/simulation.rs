@@ -131,26 +131,3 @@ fn planted_bugs_are_caught() {
         }
     }
 }
-
-#[test]
-#[ignore = "a survey"]
-fn survey() {
-    let mut kinds: std::collections::BTreeMap<String, Vec<u64>> = Default::default();
-    let began = Instant::now();
-    for seed in seeds() {
-        let report = simulate(seed, None, false);
-        if let Some(violation) = report.violation {
-            let kind: String = violation
-                .split(' ')
-                .filter(|word| !word.contains("01a2") && !word.chars().any(|c| c.is_ascii_digit()))
-                .take(12)
-                .collect::<Vec<_>>()
-                .join(" ");
-            kinds.entry(kind).or_default().push(seed);
-        }
-    }
-    for (kind, seeds) in kinds {
-        println!("{:>4} {kind}: {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
-    }
-    println!("{:?}", began.elapsed());
-}

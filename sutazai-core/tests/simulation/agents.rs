@@ -69,10 +69,8 @@ impl Interpreter {
                 let found = match op {
                     Op::Spawn { program, detached } => {
                         let child = self.spawn(&context, *program, *detached).await?;
-                        if !detached {
-                            if let Some((before, child)) = spawned.replace((place, child)) {
-                                values[before] = vec![child.result().await?];
-                            }
+                        if !detached && let Some((before, child)) = spawned.replace((place, child)) {
+                            values[before] = vec![child.result().await?];
                         }
                         Vec::new()
                     }

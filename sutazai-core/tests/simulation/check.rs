@@ -29,6 +29,10 @@ pub struct Known {
     pub events: Vec<Event>,
     pub journals: BTreeMap<u32, Vec<Entry>>,
     pub signals: u64,
+    /// How many it may wait for.
+    waits: u64,
+    /// It began with another one's journal, and with that one's children.
+    forked: bool,
     /// Somebody is about to tell it the next thing.
     telling: bool,
     /// Terminal events of this generation.
@@ -71,8 +75,8 @@ pub struct Checker {
     /// Of what there must be one: idempotency keys, moments of schedules.
     unique: BTreeMap<String, TaskId>,
     running: BTreeMap<Arc<str>, u32>,
-    /// The last number of the feed.
-    feed: u64,
+    /// The numbers of the feed.
+    feed: Vec<u64>,
     /// Tasks that have not ended.
     pub live: BTreeSet<TaskId>,
     /// Tasks with effects under way, by life.
@@ -87,7 +91,7 @@ impl Checker {
             programs,
             unique: BTreeMap::new(),
             running: BTreeMap::new(),
-            feed: 0,
+            feed: Vec::new(),
             live: BTreeSet::new(),
             busy: BTreeMap::new(),
             violation: None,
@@ -113,7 +117,7 @@ impl Checker {
             touched.push(write.id());
             match write {
                 TaskWrite::Insert { task, events, journal, .. } => {
-                    self.born(task, events);
+                    self.born(task, events, journal.is_some());
                     if let (Some(_), Some(known)) = (journal, self.tasks.get_mut(&task.id)) {
                         let copied = now(store.journal(task.id, task.journal.era, 0, usize::MAX));
                         known.journals.insert(task.journal.era, copied);
@@ -121,13 +125,16 @@ impl Checker {
                 }
                 TaskWrite::Update { task, expected, events, entries, .. } => {
                     self.updated(task, *expected, events);
-                    entries.iter().for_each(|entry| self.recorded(task.id, task.journal.era, entry));
+                    let epochs = [expected.epoch, task.revision.epoch];
+                    entries.iter().for_each(|entry| self.recorded(task.id, task.journal.era, epochs, entry));
                 }
                 TaskWrite::Append { task, era, entries, children, .. } => {
-                    entries.iter().for_each(|entry| self.recorded(*task, *era, entry));
+                    let epoch = self.tasks.get(task).filter(|known| !known.task.state.is_terminal());
+                    let epochs = [epoch.map_or(u64::MAX, |known| known.task.revision.epoch); 2];
+                    entries.iter().for_each(|entry| self.recorded(*task, *era, epochs, entry));
                     for child in children {
                         touched.push(child.task.id);
-                        self.born(&child.task, &child.events);
+                        self.born(&child.task, &child.events, false);
                     }
                 }
                 TaskWrite::Signal { task, .. } => {
@@ -158,14 +165,14 @@ impl Checker {
         self.verify(store, &ids);
     }
 
-    fn born(&mut self, task: &Task, events: &[Event]) {
+    fn born(&mut self, task: &Task, events: &[Event], forked: bool) {
         let id = task.id;
         if !self.must(!self.tasks.contains_key(&id), || format!("{id} was stored twice")) {
             return;
         }
         let firing = task.labels.get(SCHEDULE_LABEL).zip(task.labels.get("schedule_at"));
         let unique = firing.map(|(name, at)| format!("{name} at {at}")).or_else(|| task.labels.get(ONCE).cloned());
-        if let Some(unique) = unique {
+        if let Some(unique) = unique.filter(|_| !forked) {
             let first = *self.unique.entry(unique.clone()).or_insert(id);
             self.must(first == id, || format!("{first} and {id} are both the task of {unique:?}"));
         }
@@ -174,6 +181,8 @@ impl Checker {
             events: Vec::with_capacity(12),
             journals: BTreeMap::new(),
             signals: 0,
+            waits: 0,
+            forked,
             telling: false,
             ends: 0,
             generation: 0,
@@ -196,6 +205,12 @@ impl Checker {
         let mut fault = None;
         for event in events {
             let ended = known.ends > 0;
+            if matches!(
+                event.kind,
+                EventKind::Created { .. } | EventKind::Continued {} | EventKind::Requeued { new_input: true }
+            ) {
+                known.waits += program(&self.programs, image).map_or(0, |program| u64::from(program.waits));
+            }
             match &event.kind {
                 EventKind::Requeued { .. } => (known.ends, known.generation) = (0, known.generation + 1),
                 EventKind::Discarded {} => {}
@@ -252,7 +267,8 @@ impl Checker {
                 let expected = match error.code.as_str() {
                     "planned" => program.may_fail || program.fails >= task.retry.max_attempts,
                     "effect_failed" => program.may_fail,
-                    "deadline_exceeded" => task.deadline.is_some(),
+                    "deadline_exceeded" => task.deadline.is_some() || known.forked,
+                    "child_cancelled" => known.forked,
                     _ => false,
                 };
                 (!expected).then(|| format!("it failed for {error}"))
@@ -265,7 +281,8 @@ impl Checker {
         }
     }
 
-    fn recorded(&mut self, id: TaskId, era: u32, entry: &Entry) {
+    /// An entry was stored by a writer that held the task at one of these epochs.
+    fn recorded(&mut self, id: TaskId, era: u32, epochs: [u64; 2], entry: &Entry) {
         let Some(known) = self.tasks.get_mut(&id) else {
             return self.violated(|| format!("the journal of {id} grew before it was stored"));
         };
@@ -279,7 +296,7 @@ impl Checker {
             fault = Some(format!("it was recorded before, as {:?}", standing.map(|standing| &standing.outcome)));
         } else if entry.index != length {
             fault = Some(format!("the journal holds {length} entries"));
-        } else if era != task.journal.era || entry.epoch != task.revision.epoch || task.state.is_terminal() {
+        } else if era != task.journal.era || !epochs.contains(&entry.epoch) {
             fault = Some(format!("its writer held it no more: it is {} at {:?}", task.state, task.revision));
         }
         known.journals.entry(era).or_default().push(entry.clone());
@@ -300,14 +317,23 @@ impl Checker {
             }
             known.task.due_at = stored.due_at;
         }
-        for numbered in now(store.feed(self.feed, usize::MAX)) {
+        let mut last = self.feed.last().copied().unwrap_or(0);
+        for numbered in now(store.feed(last, usize::MAX)) {
             let fits = self.tasks.get(&numbered.event.task_id).is_some_and(|known| {
                 let place = usize::try_from(numbered.event.seq).unwrap_or(0);
                 known.events.get(place.wrapping_sub(1)) == Some(&numbered.event)
             });
-            self.must(numbered.number > self.feed && fits, || format!("the feed shows {numbered:?} in this place"));
-            self.feed = numbered.number;
+            self.must(numbered.number > last && fits, || format!("the feed shows {numbered:?} in this place"));
+            last = numbered.number;
+            self.feed.push(last);
         }
+    }
+
+    /// Somebody has read a page of the feed, with a cursor.
+    pub fn followed(&mut self, after: u64, page: &[u64]) {
+        let from = self.feed.partition_point(|number| *number <= after);
+        let fits = self.feed[from..].starts_with(page);
+        self.must(fits, || format!("after {after} the feed shows {page:?}"));
     }
 
     /// An effect begins. `frozen`: its process stood still since the engine let it begin.
@@ -378,8 +404,7 @@ impl Checker {
         let mut untold = Vec::new();
         for id in &self.live {
             let Some(known) = self.tasks.get_mut(id).filter(|known| !known.telling) else { continue };
-            let waits = program(&self.programs, &known.task).map_or(0, |program| u64::from(program.waits));
-            if known.signals < waits {
+            if known.signals < known.waits {
                 known.telling = true;
                 untold.push((*id, known.signals + 1));
             }

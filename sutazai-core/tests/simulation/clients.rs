@@ -183,18 +183,29 @@ pub async fn revive(world: Arc<World>) {
     }
 }
 
+/// Begins new tasks with a part of what others have recorded.
+pub async fn fork(world: Arc<World>) {
+    for _ in 0..world.draw(|rng| rng.u32(0..4)) {
+        tokio::time::sleep(ms(world.draw(|rng| rng.u64(200..3_000)))).await;
+        let ended = world.checker().which(|known| known.task.state.is_terminal());
+        let Some(id) = ended.get(world.draw(|rng| rng.usize(0..ended.len().max(1)))).copied() else { continue };
+        let from = world.draw(|rng| rng.u64(0..6));
+        let fork = |engine: Orchestrator| async move { engine.fork(id, from, None, None).await };
+        if let Some(Ok(submitted)) = world.ask(fork).await {
+            acknowledged(&world, &submitted).await;
+        }
+    }
+}
+
 /// Reads the feed with a cursor, through whatever node answers.
 pub async fn follow(world: Arc<World>) {
     let mut last = 0;
     loop {
         tokio::time::sleep(ms(400)).await;
         if let Some(Ok(page)) = world.ask(|engine| async move { engine.feed(last, 64).await }).await {
-            for numbered in page {
-                if numbered.number <= last {
-                    world.checker().violated(|| format!("the feed shows {} after {last}", numbered.number));
-                }
-                last = numbered.number;
-            }
+            let numbers: Vec<u64> = page.iter().map(|numbered| numbered.number).collect();
+            world.checker().followed(last, &numbers);
+            last = numbers.last().copied().unwrap_or(last);
         }
     }
 }

@@ -86,6 +86,7 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
         clients.spawn(clients::submit(Arc::clone(world), number, span));
     }
     clients.spawn(clients::schedule(Arc::clone(world)));
+    clients.spawn(clients::fork(Arc::clone(world)));
     clients.spawn(make_faults(Arc::clone(world), rng.fork(), span));
     let reviving = tokio::spawn(clients::revive(Arc::clone(world)));
     for client in [tokio::spawn(clients::signal(Arc::clone(world))), tokio::spawn(clients::decide(Arc::clone(world)))] {
@@ -107,8 +108,14 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
             break;
         }
     }
-    let mut checker = world.checker();
-    checker.at_end(&world.memory);
+    world.checker().at_end(&world.memory);
+    for engine in world.engines() {
+        if let Err(error) = engine.ping().await
+            && error.code() == "engine_broken"
+        {
+            world.checker().violated(|| error.report());
+        }
+    }
 }
 
 /// Starts a node, and starts it again whenever its process has ended.

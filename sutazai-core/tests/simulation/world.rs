@@ -28,6 +28,9 @@ use crate::{
 /// Lines of a trace that are kept.
 const LINES: usize = 50_000;
 
+/// An engine and the life it belongs to.
+pub type Up = (Orchestrator, Arc<Life>);
+
 /// One simulation.
 pub struct World {
     pub bug: Option<Bug>,
@@ -39,7 +42,7 @@ pub struct World {
     pub most: Vec<usize>,
     pub machines: Vec<Arc<Machine>>,
     pub restarts: Vec<Notify>,
-    up: Mutex<Vec<Option<(Orchestrator, Arc<Life>)>>>,
+    up: Mutex<Vec<Option<Up>>>,
     watchers: Mutex<Vec<(Arc<Life>, Arc<Notify>)>>,
     rng: Mutex<Rng>,
     faults: Mutex<Faults>,
@@ -122,12 +125,17 @@ impl World {
     // ---- nodes ----
 
     /// A node runs from now on, or no more.
-    pub fn set_up(&self, node: usize, engine: Option<(Orchestrator, Arc<Life>)>) {
+    pub fn set_up(&self, node: usize, engine: Option<Up>) {
         self.up.lock().unwrap()[node] = engine;
     }
 
     pub fn life(&self, node: usize) -> Option<Arc<Life>> {
         self.up.lock().unwrap()[node].as_ref().map(|(_, life)| Arc::clone(life))
+    }
+
+    /// Every node that is up.
+    pub fn engines(&self) -> Vec<Orchestrator> {
+        self.up.lock().unwrap().iter().flatten().map(|(engine, _)| engine.clone()).collect()
     }
 
     /// The process of a life ends here.
