@@ -179,10 +179,28 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("store_closed", &[503], "Store closed", "The server is about to end. Come back after `Retry-After`."),
     code(
+        "store_denied",
+        &[503],
+        "Store refuses the user",
+        "The database does not let this server's user do what it needs; the server's log says what. Grant it that.",
+    ),
+    code(
         "store_full",
         &[503],
         "Disk full",
         "The disk takes no more; nothing that is stored is lost. Free some space and the store goes on by itself.",
+    ),
+    code(
+        "store_missing",
+        &[503],
+        "Store not there",
+        "The database that the server was told to use does not exist. Create it, or name another.",
+    ),
+    code(
+        "store_timeout",
+        &[504],
+        "Store too slow",
+        "The database did not finish a statement in time. The change may still be made: read before you repeat it, or repeat it under the same key.",
     ),
     code(
         "store_unavailable",

@@ -134,6 +134,8 @@ impl From<Error> for Problem {
             (_, "queue_full") => StatusCode::TOO_MANY_REQUESTS,
             // A model is never what an address names here: it is what the work needs.
             (_, "model_not_found" | "model_damaged" | "model_unsupported") => StatusCode::SERVICE_UNAVAILABLE,
+            // Wrong is what the operator has set up, not what the client asks for.
+            (_, "store_denied" | "store_missing") => StatusCode::SERVICE_UNAVAILABLE,
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => StatusCode::UNPROCESSABLE_ENTITY,
             (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
             (ErrorKind::Conflict | ErrorKind::Stale | ErrorKind::Cancelled, _) => StatusCode::CONFLICT,
@@ -226,6 +228,13 @@ mod tests {
             let problem = Problem::from(Error::new(kind, "no model").with_code(code));
             assert_eq!((problem.status().as_u16(), problem.code()), (503, code));
         }
+    }
+
+    #[test]
+    fn a_store_that_refuses_is_no_fault_of_the_client() {
+        let denied = Error::new(ErrorKind::Invalid, "permission denied").with_code("store_denied").because("role app");
+        let problem = Problem::from(denied);
+        assert_eq!((problem.status().as_u16(), problem.report()), (503, Some("permission denied: role app")));
     }
 
     #[test]

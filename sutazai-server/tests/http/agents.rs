@@ -8,13 +8,13 @@ use crate::server::{events, server};
 #[tokio::test]
 async fn agents_describe_themselves() {
     let server = server().await;
-    let first = server.get("/api/v1/agents?limit=3").await.expect(200).json();
-    let rest = format!("/api/v1/agents?limit=3&cursor={}", first["next_cursor"].as_str().unwrap());
+    let first = server.get("/api/v1/agents?limit=4").await.expect(200).json();
+    let rest = format!("/api/v1/agents?limit=4&cursor={}", first["next_cursor"].as_str().unwrap());
     let rest = server.get(&rest).await.expect(200).json();
     assert!(rest["next_cursor"].is_null());
     let both = [first["items"].as_array().unwrap().clone(), rest["items"].as_array().unwrap().clone()].concat();
     let names: Vec<_> = both.iter().map(|agent| agent["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["dev.append", "dev.echo", "dev.fail", "dev.sleep"]);
+    assert_eq!(names, ["dev.append", "dev.echo", "dev.fail", "dev.sleep", "dev.steps", "dev.wait", "test.charge"]);
     for field in
         "name version description capabilities phase port state resources input_schema output_schema".split(' ')
     {
@@ -86,6 +86,7 @@ async fn operators_are_answered() {
         r#"sutazai_http_requests_total{method="POST",route="/api/v1/tasks",status="202"} 1"#,
         r#"sutazai_http_requests_total{method="GET",route="/api/v1/tasks/{id}",status="200"} 1"#,
         "sutazai_tasks_running 0",
+        "sutazai_tasks_queued 0",
         "# TYPE sutazai_agents_task_latency_ms histogram",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");

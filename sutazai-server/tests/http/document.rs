@@ -62,7 +62,24 @@ async fn the_document_is_served_and_whole() {
     assert!(properties("SubmitTask")["idempotency_key"].is_null() && properties("SubmitTask")["input"].is_object());
     assert!(properties("BatchTask")["idempotency_key"].is_object());
     assert_eq!(properties("RetryPolicy")["max_attempts"]["type"], "integer");
-    for always in ["Task", "Job", "TaskList", "Agent", "AgentList", "Check"] {
+    for always in [
+        "Task",
+        "Job",
+        "TaskList",
+        "Agent",
+        "AgentList",
+        "Check",
+        "JournalEntry",
+        "Journal",
+        "Replay",
+        "Cassette",
+        "DeadLetterList",
+        "ScheduleList",
+        "Node",
+        "NodeList",
+        "FeedEvent",
+        "FeedList",
+    ] {
         let fields = properties(always).as_object().unwrap().len();
         assert_eq!(schemas[always]["required"].as_array().unwrap().len(), fields, "{always}");
     }
@@ -85,6 +102,7 @@ async fn the_pages_need_nothing_from_outside() {
 const ELSEWHERE: &[&str] = &[
     "agent_name",
     "agent_panicked",
+    "cassette_version",
     "child_cancelled",
     "collection_conflict",
     "collection_not_found",

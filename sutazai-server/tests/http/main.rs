@@ -3,7 +3,12 @@
 
 mod agents;
 mod bad_input;
+mod dead_letters;
 mod document;
+mod feed;
+mod journal;
+mod limits;
 mod listener;
+mod schedules;
 mod server;
 mod tasks;

@@ -1,6 +1,6 @@
 //! A server without a socket, and short ways to ask it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -8,7 +8,13 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use serde_json::Value;
-use sutazai_core::{Orchestrator, memory::MemoryTaskStore};
+use sutazai_core::{
+    Orchestrator,
+    agent::{Agent, agent_fn},
+    context::Context,
+    engine::OrchestratorBuilder,
+    memory::MemoryTaskStore,
+};
 use sutazai_server::{
     dev_agents::dev_agents,
     http::{AppState, Options, router},
@@ -22,16 +28,43 @@ pub(crate) struct Server {
 
 /// The state of a server with the agents for tests over a store in memory.
 pub(crate) async fn state(options: Options) -> AppState {
+    state_with(options, |builder| builder).await
+}
+
+/// The same with an engine of some other kind.
+pub(crate) async fn state_with(
+    options: Options,
+    change: impl FnOnce(OrchestratorBuilder) -> OrchestratorBuilder,
+) -> AppState {
     let agents = dev_agents();
     let metrics =
         Arc::new(Metrics::new("sutazai", agents.iter().map(|agent| agent.descriptor().name.clone())).unwrap());
     let observer = Arc::clone(&metrics);
-    let engine = Orchestrator::builder().agents(agents).store(MemoryTaskStore::new()).observer(observer).start().await;
-    AppState::new(engine.unwrap(), metrics, options)
+    let builder =
+        Orchestrator::builder().agents(agents).agent(charge()).store(MemoryTaskStore::new()).observer(observer);
+    AppState::new(change(builder).start().await.unwrap(), metrics, options)
+}
+
+/// An agent whose one step does harm if it is done twice, and is always cut short.
+fn charge() -> impl Agent {
+    agent_fn("test.charge", |context: Context, (): ()| async move {
+        let charge = || async {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            Ok(Value::Null)
+        };
+        context.step("charge", charge).destructive().timeout(Duration::from_millis(5)).await
+    })
 }
 
 pub(crate) async fn server() -> Server {
     Server { router: router(state(Options::default()).await) }
+}
+
+pub(crate) async fn server_with(
+    options: Options,
+    change: impl FnOnce(OrchestratorBuilder) -> OrchestratorBuilder,
+) -> Server {
+    Server { router: router(state_with(options, change).await) }
 }
 
 pub(crate) struct Answer {
@@ -99,6 +132,46 @@ impl Server {
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
         self.ask(Method::POST, path, &[("content-type", "application/json")], body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::PUT, path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.ask(Method::DELETE, path, &[], Body::empty()).await
+    }
+
+    /// Posts JSON, or nothing for `null`, under an idempotency key.
+    pub(crate) async fn keyed(&self, path: &str, key: &str, body: Value) -> Answer {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
+        self.ask(Method::POST, path, &headers, body).await
+    }
+
+    /// Every item of a list, page by page; `path` has a query already.
+    pub(crate) async fn pages(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("{path}{cursor}")).await.expect(200).json();
+            items.extend(page["items"].as_array().unwrap().clone());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+
+    /// The task once it is in this state.
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
+        loop {
+            let task = self.get(&format!("/api/v1/tasks/{id}")).await.expect(200).json();
+            if task["state"] == state {
+                return task;
+            }
+            assert!(task["finished_at"].is_null(), "not {state} but {task}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     pub(crate) async fn submit(&self, agent: &str, input: Value) -> String {
