@@ -109,7 +109,7 @@ pub(in crate::http) struct ScheduleView<'a> {
     overlap: Overlap,
     /// Nothing fires while it is.
     paused: bool,
-    /// When it was made.
+    /// When it was made, or last given other times: intervals count from here.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// The moment up to which it has fired; null before the first.
