@@ -79,16 +79,18 @@ fn first_violation(seeds: Range<u64>, bug: Option<Bug>) -> Option<Report> {
     found.into_inner().unwrap()
 }
 
-/// Runs a seed again, with its trace, and fails.
+/// Runs a seed again, with its trace, and fails: shows what became of the tasks that the violation names, and the end.
 fn explain(report: &Report) -> ! {
-    let again = simulate(report.seed, None, true);
-    let last = again.lines.len().saturating_sub(80);
-    println!("{}", again.lines[last..].join("\n"));
+    let (violation, again) = (report.violation.as_deref().unwrap_or_default(), simulate(report.seed, None, true));
+    let words = violation.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+    let named: Vec<&str> = words.filter(|word| word.len() == 36).map(|id| &id[28..]).collect();
+    let of_them: Vec<_> = again.lines.iter().filter(|line| named.iter().any(|name| line.contains(name))).collect();
+    of_them[of_them.len().saturating_sub(60)..].iter().for_each(|line| println!("{line}"));
+    println!("...");
+    again.lines[again.lines.len().saturating_sub(40)..].iter().for_each(|line| println!("{line}"));
     panic!(
-        "seed {}: {}\nreplay: SUTAZAI_SIMULATION_SEED={} cargo test -p sutazai-core --test simulation seeds -- --nocapture",
-        report.seed,
-        report.violation.as_deref().unwrap_or_default(),
-        report.seed
+        "seed {}: {violation}\nreplay, with the whole trace: SUTAZAI_SIMULATION_SEED={} cargo test -p sutazai-core --test simulation seeds -- --nocapture",
+        report.seed, report.seed
     );
 }
 

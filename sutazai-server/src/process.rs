@@ -105,7 +105,10 @@ const HINTS: &[(&str, &str)] = &[
     ("store_damaged", "restore it, or name another data directory with --data-dir"),
     ("store_full", "free some space on its disk, or name another data directory with --data-dir"),
     ("store_in_use", "stop the process that has it open, or name another data directory with --data-dir"),
-    ("store_unavailable", "see whether you may read and write the data directory, or name another one with --data-dir"),
+    (
+        "store_unavailable",
+        "see whether the data directory may be read and written, or whether the database that `store` names runs and lets you in",
+    ),
     ("vectors_in_use", "stop the process that has the index open, or name another data directory with --data-dir"),
     ("model_damaged", "`sutazai-server models rm NAME` and `models pull NAME` bring it back"),
     ("dead_letter_not_found", "`sutazai-server tasks dead list` shows those there are"),

@@ -308,5 +308,5 @@ pub(crate) async fn fork(
         webhook: task.webhook.clone(),
     };
     let journal = JournalCopy { from: id, era: task.journal.era, before: length };
-    submit::fork(engine, request, journal, Arc::clone(&task.agent_version), key).await
+    submit::fork(engine, request, journal, &task, key).await
 }

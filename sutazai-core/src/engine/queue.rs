@@ -69,8 +69,9 @@ async fn free_slots(engine: &Inner) -> Option<Vec<OwnedSemaphorePermit>> {
         return None;
     }
     let mut permits = vec![first];
-    // Half of what is free, so that newcomers need not queue while nothing is found.
-    let most = CLAIM.min(1 + engine.slots.available_permits() / 2);
+    // Half of what is free, so that newcomers need not queue while nothing is found; all of it while they queue anyway.
+    let free = engine.slots.available_permits();
+    let most = CLAIM.min(1 + if engine.backlog.load(Ordering::SeqCst) { free } else { free / 2 });
     while permits.len() < most {
         match Arc::clone(&engine.slots).try_acquire_owned() {
             Ok(permit) => permits.push(permit),

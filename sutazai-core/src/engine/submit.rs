@@ -71,12 +71,15 @@ pub(crate) async fn fork(
     engine: &Arc<Inner>,
     request: TaskRequest,
     journal: JournalCopy,
-    version: Arc<str>,
+    of: &Task,
     key: Option<IdempotencyKey>,
 ) -> Result<Submitted> {
     let mut checked = check(engine, request).await?;
-    checked.step.task.agent_version = version;
-    checked.step.task.journal.length = journal.before;
+    let task = &mut checked.step.task;
+    task.agent_version = Arc::clone(&of.agent_version);
+    // Its first attempt comes after all that is copied: failures do not count for it.
+    task.revision.epoch = of.revision.epoch;
+    task.journal.length = journal.before;
     checked.journal = Some(journal);
     checked.key = key;
     send_one(engine, checked).await

@@ -181,7 +181,8 @@ impl Checker {
             events: Vec::with_capacity(12),
             journals: BTreeMap::new(),
             signals: 0,
-            waits: 0,
+            // A fork goes on counting where the other one was.
+            waits: if forked { 12 } else { 0 },
             forked,
             telling: false,
             ends: 0,
@@ -256,7 +257,7 @@ impl Checker {
     fn ended(&mut self, task: &Task) {
         let Some(program) = program(&self.programs, task) else { return };
         let known = &self.tasks[&task.id];
-        let told_anew = task.journal.era > 0 && program.waits > 0;
+        let told_anew = (task.journal.era > 0 || known.forked) && program.waits > 0;
         let fault = match (task.state, &task.error) {
             (TaskState::Completed, _) => {
                 let output = task.output.as_ref().and_then(|output| output.read::<u64>().ok());

@@ -104,7 +104,10 @@ async fn pump(journal: Arc<Journal>) {
             let mut state = journal.lock();
             if state.pump.waiting.iter().all(|(_, done)| done.is_empty()) {
                 state.pump.running = false;
+                // Who came after the last append was answered waits for nothing.
+                let behind = std::mem::take(&mut state.pump.behind);
                 drop(state);
+                behind.into_iter().for_each(|caller| drop(caller.send(true)));
                 // Whoever waited for this may be gone; the execution looks whether all that is left is to wait.
                 journal.judged.notify_waiters();
                 return;
@@ -129,6 +132,39 @@ async fn pump(journal: Arc<Journal>) {
         }
         if !stored {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Payload;
+
+    /// Stores nothing, at once.
+    struct Nowhere;
+
+    #[async_trait]
+    impl Sink for Nowhere {
+        async fn append(&self, _entries: Vec<Entry>, _children: Vec<Child>) -> bool {
+            true
+        }
+
+        fn epoch(&self) -> u64 {
+            1
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_flush_right_after_a_record_is_answered_whatever_the_pump_does_just_then() {
+        for _ in 0..20 {
+            let journal = Journal::new(Some(Arc::new(Nowhere)), Vec::new(), 0);
+            for occurrence in 0..2_000 {
+                let id = EntryId { path: String::new(), name: "s".into(), occurrence };
+                let outcome = Outcome::Done(Payload::null());
+                let draft = Draft { id, kind: EntryKind::Step, outcome, at: Timestamp::default(), child: None };
+                assert!(journal.record(draft).await && journal.flush().await);
+            }
         }
     }
 }

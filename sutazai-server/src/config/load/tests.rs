@@ -112,12 +112,12 @@ fn what_has_no_effect_is_reported_and_ignored_unless_asked_for_by_our_own_name()
 
 #[test]
 fn a_shared_store_is_named_by_its_url_and_shown_without_it() {
-    let url = "postgres://u:secret@h/d";
+    let url = "postgres://u:hunter2@h/d";
     for given in [&[("PG_DSN", url)][..], &[("PG_DSN", "postgres://x"), ("SUTAZAI_STORE", url)]] {
         let found = with(&[("role", "worker")], given).unwrap();
         assert_eq!(found.settings.store.expose_secret(), url);
         assert_eq!(found.settings.role, Role::Worker);
-        assert!(found.settings.check().is_ok() && !format!("{found:?}").contains("secret"), "{found:?}");
+        assert!(found.settings.check().is_ok() && !format!("{found:?}").contains("hunter2"));
     }
 }
 
