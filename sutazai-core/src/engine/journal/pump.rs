@@ -107,7 +107,7 @@ async fn pump(journal: Arc<Journal>) {
                 // Who came after the last append was answered waits for nothing.
                 let behind = std::mem::take(&mut state.pump.behind);
                 drop(state);
-                behind.into_iter().for_each(|caller| drop(caller.send(true)));
+                behind.into_iter().for_each(|caller| _ = caller.send(true));
                 // Whoever waited for this may be gone; the execution looks whether all that is left is to wait.
                 journal.judged.notify_waiters();
                 return;

@@ -11,12 +11,12 @@ use sutazai_core::{
 
 use super::{
     error::Result,
-    plan::plan,
     pool::{Lease, safe},
     row::{Columns, TASK, WIDTH, decode_task},
     statement::{BASE, store},
     text::{Column, Kind, Table, Text, escaped},
 };
+use crate::task::shared::plan::plan;
 
 /// The first of each sub-queue, by steps from one to the next over the index.
 const HEADS: &str = "WITH RECURSIVE head AS (\

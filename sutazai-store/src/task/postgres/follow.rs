@@ -13,11 +13,11 @@ use sutazai_core::{
 
 use super::{
     error::Result,
-    plan::{Entries, Plan},
     row::ENTRY,
     statement::{LIVE, Statement},
     text::{Column, Kind, Table, Text, uuid},
 };
+use crate::task::shared::plan::{Entries, Plan};
 
 /// How long a key is kept after its use, or after the end of its task.
 pub(super) const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -259,7 +259,7 @@ fn outbox(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
 
 /// What copies journals, one statement each: they may copy what the batch itself has stored.
 pub(super) fn copies(plan: &Plan<'_>) -> Result<Vec<(AssertSqlSafe<String>, PgArguments)>> {
-    let copy = |copied: &super::plan::Copied| {
+    let copy = |copied: &crate::task::shared::plan::Copied| {
         let mut text = Text::default();
         text.add(uuid(copied.to.0))?;
         text.add(i64::from(copied.to.1))?;

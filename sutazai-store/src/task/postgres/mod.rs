@@ -9,8 +9,6 @@ mod error;
 mod follow;
 mod node;
 mod outbox;
-#[path = "../sqlite/plan.rs"]
-mod plan;
 mod pool;
 mod read;
 mod row;
@@ -18,8 +16,6 @@ mod schedule;
 mod schema;
 mod statement;
 mod text;
-#[path = "../sqlite/track.rs"]
-mod track;
 mod upkeep;
 mod watch;
 mod write;

@@ -10,11 +10,10 @@ use sutazai_core::task::{Task, TaskState};
 
 use super::{
     error::{Fault, Result},
-    plan::Plan,
     row::{encode_events, encode_labels},
     text::{Column, Kind, Table, Text},
-    track::Write,
 };
+use crate::task::shared::{plan::Plan, track::Write};
 
 /// Numbers of events that one transaction has.
 pub(super) const PLACES: i64 = 1 << 14;

@@ -11,12 +11,14 @@ use uuid::Uuid;
 use super::{
     error::Result,
     follow,
-    plan::{FirstUse, Journal, Plan, Stored, Verdict, plan},
     pool::{Lease, Pool, safe},
     read,
     row::Columns,
     statement::{PLACES, store},
     text::{Column, Kind, Table, Text, uuids},
+};
+use crate::task::shared::{
+    plan::{FirstUse, Journal, Plan, Stored, Verdict, plan},
     track::Known,
 };
 

@@ -15,13 +15,13 @@ use sutazai_core::{
 
 use super::{
     error::{Fault, Result},
-    plan::plan,
     row::{Columns, SELECTED, decode_task_from, unreadable},
     statement,
     text::{self, MOST, Text},
     write::{arguments, limit, rows, run},
 };
 use crate::sqlite::writer::{Lease, Writer};
+use crate::task::shared::plan::plan;
 
 const RUNNABLE: &str = "FROM tasks INDEXED BY tasks_runnable WHERE state IN ('created', 'waiting')";
 

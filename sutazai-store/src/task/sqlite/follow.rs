@@ -6,10 +6,10 @@ use sutazai_core::task::Entry;
 
 use super::{
     error::Result,
-    plan::{Entries, Plan, Told},
     row::ENTRY,
     text::{MOST, Statement, Text, placeholders},
 };
+use crate::task::shared::plan::{Entries, Plan, Told};
 
 /// States of tasks that have not ended, as the partial indexes name them.
 pub(super) const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";

@@ -13,7 +13,6 @@ mod keys;
 mod list;
 mod nodes;
 mod outbox;
-mod plan;
 mod read;
 mod retention;
 mod row;
@@ -23,7 +22,6 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod text;
-mod track;
 mod upkeep;
 mod write;
 

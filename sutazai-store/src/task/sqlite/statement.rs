@@ -9,11 +9,10 @@ use sutazai_core::task::{Task, TaskState};
 use super::{
     error::{Fault, Result},
     follow,
-    plan::Plan,
     row::{COLUMNS, RARE, encode_events, encode_mark},
     text::{MOST, Statement, Text, placeholders},
-    track::Write,
 };
+use crate::task::shared::{plan::Plan, track::Write};
 
 /// Events in one row at most: an event's number is that of its row and its place there.
 pub(super) const EVENTS: usize = 1_024;

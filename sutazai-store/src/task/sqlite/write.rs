@@ -15,13 +15,15 @@ use sutazai_core::{
 use super::{
     error::{Fault, Result},
     keys::FORGET_ANSWERS,
-    plan::{FirstUse, Journal, Stored, Verdict, plan},
     row::{Columns, SELECTED, decode_task, id_from},
     statement,
     text::{self, MOST, Statement},
-    track::Known,
 };
 use crate::sqlite::writer::{Lease, Writer};
+use crate::task::shared::{
+    plan::{FirstUse, Journal, Stored, Verdict, plan},
+    track::Known,
+};
 
 /// Stores a batch. First as if nothing stood in its way, in one trip to the connection; where something does, with a look at it.
 pub(super) async fn write(writer: &Writer, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {

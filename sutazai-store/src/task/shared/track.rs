@@ -9,18 +9,18 @@ use sutazai_core::{
 };
 
 /// What decides about writes of a stored task.
-pub(super) struct Known {
-    pub(super) revision: Revision,
-    pub(super) ended: bool,
-    pub(super) wakes: u64,
+pub(in crate::task) struct Known {
+    pub(in crate::task) revision: Revision,
+    pub(in crate::task) ended: bool,
+    pub(in crate::task) wakes: u64,
 }
 
 /// Signals and ends of children that came to a task.
 #[derive(Clone, Copy)]
-pub(super) struct Wake {
-    pub(super) count: u64,
+pub(in crate::task) struct Wake {
+    pub(in crate::task) count: u64,
     /// The first moment of them.
-    pub(super) at: Timestamp,
+    pub(in crate::task) at: Timestamp,
 }
 
 impl Default for Wake {
@@ -30,13 +30,13 @@ impl Default for Wake {
 }
 
 impl Wake {
-    pub(super) fn add(&mut self, at: Timestamp) {
+    pub(in crate::task) fn add(&mut self, at: Timestamp) {
         self.count += 1;
         self.at = self.at.min(at);
     }
 
     /// What becomes of a task that it comes to.
-    pub(super) fn reach(self, task: &mut Task) {
+    pub(in crate::task) fn reach(self, task: &mut Task) {
         task.wakes += self.count;
         if task.wait == Some(Wait::Event) {
             task.due_at = task.due_at.min(self.at);
@@ -45,29 +45,29 @@ impl Wake {
 }
 
 /// One task's share of a batch: its final image and every event on the way there.
-pub(super) struct Write<'a> {
-    pub(super) task: &'a Arc<Task>,
+pub(in crate::task) struct Write<'a> {
+    pub(in crate::task) task: &'a Arc<Task>,
     /// Its input, which not every image may change.
-    pub(super) input: &'a Payload,
+    pub(in crate::task) input: &'a Payload,
     /// Whether a stored task gets another input.
-    pub(super) new_input: bool,
+    pub(in crate::task) new_input: bool,
     /// The revision it is stored at, `None` for a new task.
-    pub(super) expected: Option<Revision>,
-    pub(super) events: Vec<&'a [Event]>,
+    pub(in crate::task) expected: Option<Revision>,
+    pub(in crate::task) events: Vec<&'a [Event]>,
     /// When the first of the writes happened that have events.
-    pub(super) noted_at: Option<Timestamp>,
+    pub(in crate::task) noted_at: Option<Timestamp>,
     /// How often it was woken in this batch.
-    pub(super) woken: u64,
+    pub(in crate::task) woken: u64,
     /// As the image has it, or as the wakes after it have made it.
-    pub(super) due_at: Timestamp,
+    pub(in crate::task) due_at: Timestamp,
     /// Unless so many wakes are stored before this batch, a task that waits for an event is due at this moment.
-    pub(super) unseen: Option<(i64, Timestamp)>,
+    pub(in crate::task) unseen: Option<(i64, Timestamp)>,
     /// The wakes that were stored before this batch, where they are known.
     before: Option<u64>,
 }
 
 impl<'a> Write<'a> {
-    pub(super) fn insert(task: &'a Arc<Task>, events: &'a [Event]) -> Self {
+    pub(in crate::task) fn insert(task: &'a Arc<Task>, events: &'a [Event]) -> Self {
         Self {
             task,
             input: &task.input,
@@ -82,7 +82,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    pub(super) fn first_update(
+    pub(in crate::task) fn first_update(
         task: &'a Arc<Task>,
         expected: Revision,
         events: &'a [Event],
@@ -96,7 +96,7 @@ impl<'a> Write<'a> {
         write
     }
 
-    pub(super) fn update(&mut self, task: &'a Arc<Task>, events: &'a [Event]) {
+    pub(in crate::task) fn update(&mut self, task: &'a Arc<Task>, events: &'a [Event]) {
         self.task = task;
         let changes =
             |event: &Event| matches!(event.kind, EventKind::Continued {} | EventKind::Requeued { new_input: true });
@@ -117,7 +117,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    pub(super) fn wake(&mut self, at: Timestamp) {
+    pub(in crate::task) fn wake(&mut self, at: Timestamp) {
         self.woken += 1;
         if self.task.wait == Some(Wait::Event) {
             self.due_at = self.due_at.min(at);
@@ -125,16 +125,16 @@ impl<'a> Write<'a> {
     }
 
     /// How often a task that is new was woken.
-    pub(super) fn wakes(&self) -> u64 {
+    pub(in crate::task) fn wakes(&self) -> u64 {
         self.before.unwrap_or_default() + self.woken
     }
 
     /// The task as it then is.
-    pub(super) fn image(&self) -> Task {
+    pub(in crate::task) fn image(&self) -> Task {
         Task { wakes: self.wakes(), due_at: self.due_at, input: self.input.clone(), ..Task::clone(self.task) }
     }
 
-    pub(super) fn events(&self) -> impl Iterator<Item = &'a Event> {
+    pub(in crate::task) fn events(&self) -> impl Iterator<Item = &'a Event> {
         self.events.iter().copied().flatten()
     }
 }

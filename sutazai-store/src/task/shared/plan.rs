@@ -15,28 +15,28 @@ use super::track::{Known, Wake, Write};
 
 /// What the store holds of what a batch names.
 #[derive(Default)]
-pub(super) struct Stored {
-    pub(super) tasks: HashMap<TaskId, Known>,
+pub(in crate::task) struct Stored {
+    pub(in crate::task) tasks: HashMap<TaskId, Known>,
     /// By tenant and key.
-    pub(super) keys: HashMap<(String, String), FirstUse>,
+    pub(in crate::task) keys: HashMap<(String, String), FirstUse>,
     /// How many entries journals hold that the batch adds to.
-    pub(super) lengths: HashMap<Journal, u64>,
+    pub(in crate::task) lengths: HashMap<Journal, u64>,
     /// How many entries are there of the beginnings that the batch copies, by journal and length.
-    pub(super) beginnings: HashMap<(Journal, u64), u64>,
+    pub(in crate::task) beginnings: HashMap<(Journal, u64), u64>,
 }
 
 /// A task and an era.
-pub(super) type Journal = (TaskId, u32);
+pub(in crate::task) type Journal = (TaskId, u32);
 
-pub(super) struct FirstUse {
-    pub(super) fingerprint: Vec<u8>,
+pub(in crate::task) struct FirstUse {
+    pub(in crate::task) fingerprint: Vec<u8>,
     /// None for a request that belongs to no task.
-    pub(super) task: Option<TaskId>,
+    pub(in crate::task) task: Option<TaskId>,
 }
 
 /// What a write becomes.
 #[derive(Clone)]
-pub(super) enum Verdict {
+pub(in crate::task) enum Verdict {
     Apply,
     /// A repetition of a task that this batch writes, as it is at this point of the batch.
     ReplayOf(Box<Task>),
@@ -49,57 +49,57 @@ pub(super) enum Verdict {
 }
 
 /// Entries of one journal.
-pub(super) struct Entries<'a> {
-    pub(super) journal: Journal,
+pub(in crate::task) struct Entries<'a> {
+    pub(in crate::task) journal: Journal,
     /// The index that must be stored before, where that is not known.
-    pub(super) after: Option<u64>,
+    pub(in crate::task) after: Option<u64>,
     /// The epoch that the stored task must have, and not have ended; none where this batch has seen to that.
-    pub(super) fence: Option<u64>,
-    pub(super) entries: &'a [Entry],
+    pub(in crate::task) fence: Option<u64>,
+    pub(in crate::task) entries: &'a [Entry],
 }
 
 /// A signal, to be stored as the next of its name.
-pub(super) struct Told<'a> {
-    pub(super) task: TaskId,
-    pub(super) signal: &'a Signal,
+pub(in crate::task) struct Told<'a> {
+    pub(in crate::task) task: TaskId,
+    pub(in crate::task) signal: &'a Signal,
     /// Whether the stored task must be one that has not ended; else this batch has seen to that.
-    pub(super) fenced: bool,
+    pub(in crate::task) fenced: bool,
 }
 
 /// A copy of a journal's beginning.
-pub(super) struct Copied {
-    pub(super) to: Journal,
-    pub(super) of: JournalCopy,
+pub(in crate::task) struct Copied {
+    pub(in crate::task) to: Journal,
+    pub(in crate::task) of: JournalCopy,
 }
 
 /// A key and what it is used for.
-pub(super) struct UsedKey<'a> {
-    pub(super) key: &'a IdempotencyKey,
-    pub(super) task: TaskId,
+pub(in crate::task) struct UsedKey<'a> {
+    pub(in crate::task) key: &'a IdempotencyKey,
+    pub(in crate::task) task: TaskId,
     /// When it was used, if its task was there before.
-    pub(super) at: Option<Timestamp>,
+    pub(in crate::task) at: Option<Timestamp>,
 }
 
 #[derive(Default)]
-pub(super) struct Plan<'a> {
-    pub(super) verdicts: Vec<Verdict>,
-    pub(super) keys: Vec<UsedKey<'a>>,
-    pub(super) writes: Vec<Write<'a>>,
-    pub(super) entries: Vec<Entries<'a>>,
-    pub(super) copies: Vec<Copied>,
-    pub(super) signals: Vec<Told<'a>>,
+pub(in crate::task) struct Plan<'a> {
+    pub(in crate::task) verdicts: Vec<Verdict>,
+    pub(in crate::task) keys: Vec<UsedKey<'a>>,
+    pub(in crate::task) writes: Vec<Write<'a>>,
+    pub(in crate::task) entries: Vec<Entries<'a>>,
+    pub(in crate::task) copies: Vec<Copied>,
+    pub(in crate::task) signals: Vec<Told<'a>>,
     /// Of tasks that this batch has no image of.
-    pub(super) wakes: Vec<(TaskId, Wake)>,
+    pub(in crate::task) wakes: Vec<(TaskId, Wake)>,
 }
 
 impl Plan<'_> {
-    pub(super) fn applies_all(&self) -> bool {
+    pub(in crate::task) fn applies_all(&self) -> bool {
         self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Apply))
     }
 }
 
 /// Judges a batch against what is stored, or, without that, as if nothing stood in its way.
-pub(super) fn plan<'a>(batch: &'a [TaskWrite], stored: Option<&Stored>) -> Plan<'a> {
+pub(in crate::task) fn plan<'a>(batch: &'a [TaskWrite], stored: Option<&Stored>) -> Plan<'a> {
     let mut planner = Planner::new(stored, batch.len());
     for write in batch {
         let verdict = match planner.known_key(write.key()) {
