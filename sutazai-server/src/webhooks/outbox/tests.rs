@@ -18,15 +18,15 @@ use crate::webhooks::Policy;
 /// What a receiver answers to the requests of its life, in order; the last one again and again.
 struct Receiver {
     answers: Mutex<Vec<u16>>,
-    heard: mpsc::UnboundedSender<Value>,
+    heard: mpsc::Sender<Value>,
 }
 
 /// Starts a receiver: its address, and what it hears.
-async fn receiver(answers: &[u16]) -> (String, mpsc::UnboundedReceiver<Value>) {
-    let (heard, hearing) = mpsc::unbounded_channel();
+async fn receiver(answers: &[u16]) -> (String, mpsc::Receiver<Value>) {
+    let (heard, hearing) = mpsc::channel(64);
     let receiver = Arc::new(Receiver { answers: Mutex::new(answers.iter().rev().copied().collect()), heard });
     let take = async |State(receiver): State<Arc<Receiver>>, body: String| {
-        receiver.heard.send(serde_json::from_str(&body).unwrap()).unwrap();
+        receiver.heard.send(serde_json::from_str(&body).unwrap()).await.unwrap();
         let answer = {
             let mut answers = receiver.answers.lock().unwrap();
             if answers.len() > 1 { answers.pop() } else { answers.first().copied() }
