@@ -54,8 +54,10 @@ async fn main() -> Fallible<()> {
                 let store = PostgresStore::open(database.url()).await?;
                 let size = || Ok(database.query("select pg_database_size(current_database())").parse()?);
                 // What autovacuum would do some time later, while claims are measured.
-                let settle =
-                    || Ok(["vacuum (analyze)", "checkpoint"].into_iter().for_each(|sql| drop(database.query(sql))));
+                let settle = || {
+                    ["vacuum (analyze)", "checkpoint"].into_iter().for_each(|sql| drop(database.query(sql)));
+                    Ok(())
+                };
                 measure(POSTGRES, Arc::new(store), &disk::base()?, size, settle).await?;
             }
             Err(reason) => note(BENCH, format_args!("the cases of PostgreSQL are left out: {reason}")),
@@ -135,7 +137,7 @@ impl History {
             }
             apply_all(store, &batch).await?;
             self.rows += many;
-            if self.rows % TOLD == 0 {
+            if self.rows.is_multiple_of(TOLD) {
                 note(BENCH, format_args!("{case}: {} of {rows} rows after {:.0?}", self.rows, began.elapsed()));
             }
         }
