@@ -230,7 +230,8 @@ fn another_process_is_heard_also_after_a_cut(server: &Postgres) {
         let writer = open(&database).await;
         let listener = PostgresStore::open(database.url_through(&proxy)).await.unwrap();
         let runnable = Arc::new(Notify::new());
-        listener.watch(Arc::clone(&runnable));
+        let told = Arc::clone(&runnable);
+        listener.watch(Arc::new(move || told.notify_one()));
         // Once when it begins to listen, and once for the task.
         timeout(PATIENCE, runnable.notified()).await.unwrap();
         writer.write(&[insert(created())]).await.unwrap();

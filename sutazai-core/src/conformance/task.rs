@@ -15,11 +15,11 @@ mod wake;
 mod write;
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{Arc, LazyLock},
     time::Duration,
 };
-
-use futures_util::future::LocalBoxFuture;
 
 pub use self::{
     claim::*, feed::*, journal::*, keys::*, limit::*, model::*, node::*, outbox::*, read::*, retention::*, schedule::*,
@@ -105,7 +105,7 @@ macro_rules! task_store_conformance {
 }
 
 /// One case: a name and what to run against an empty store, on the thread that begins it.
-pub type Case = (&'static str, for<'s> fn(&'s dyn TaskStore) -> LocalBoxFuture<'s, Result<()>>);
+pub type Case = (&'static str, for<'s> fn(&'s dyn TaskStore) -> Pin<Box<dyn Future<Output = Result<()>> + 's>>);
 
 /// Every case, by name.
 #[must_use]

@@ -39,7 +39,7 @@ use crate::{
     error::Result,
     memory::MemoryTaskStore,
     model::{ChatModel, EmbeddingModel, Models},
-    store::{NodeRecord, TaskStore, VectorStore},
+    store::{NodeRecord, TaskStore, VectorStore, WakeUp},
     task::NodeId,
 };
 
@@ -287,7 +287,9 @@ impl OrchestratorBuilder {
             other_tenants: self.other_tenants,
             ..ClaimPolicy::default()
         };
-        store.watch(Arc::clone(&runnable));
+        let told = Arc::clone(&runnable);
+        let wake_up: WakeUp = Arc::new(move || told.notify_one());
+        store.watch(Arc::clone(&wake_up));
         let inner = Arc::new(Inner {
             store,
             catalogue,
@@ -308,6 +310,7 @@ impl OrchestratorBuilder {
             executions,
             backlog: AtomicBool::new(left_over),
             runnable,
+            _wake_up: wake_up,
             earlier: Notify::new(),
             next_due: AtomicI64::new(i64::MAX),
             again_at: AtomicI64::new(i64::MAX),

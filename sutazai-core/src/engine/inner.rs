@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, IdSource, Timestamp},
     error::{Error, ErrorKind, Result},
     model::Models,
-    store::{TaskQuery, TaskStore, TaskWrite, VectorStore, WriteOutcome},
+    store::{TaskQuery, TaskStore, TaskWrite, VectorStore, WakeUp, WriteOutcome},
     task::{Entry, IdempotencyKey, NodeId, Revision, Task, TaskId, TaskState},
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) backlog: AtomicBool,
     /// Wakes the dispatcher: something may be runnable.
     pub(crate) runnable: Arc<Notify>,
+    /// What the store tells the dispatcher by; it may hold no more than a weak reference.
+    pub(crate) _wake_up: WakeUp,
     /// Wakes the timekeeper: something is due before `next_due`.
     pub(crate) earlier: Notify,
     /// Milliseconds of the moment the timekeeper sleeps until.

@@ -6,7 +6,7 @@ mod vector;
 pub use self::{
     task::{
         Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, NodeRecord, Page, Posted, QueueDepths, Recalled,
-        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

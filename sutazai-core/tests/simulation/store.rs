@@ -8,11 +8,10 @@ use sutazai_core::{
     clock::Timestamp,
     store::{
         Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
-use tokio::sync::Notify;
 
 use crate::{fault::Fate, life::Life, world::World};
 
@@ -124,7 +123,7 @@ impl TaskStore for SimStore {
         self.call("nodes", self.world.memory.nodes()).await
     }
 
-    fn watch(&self, runnable: Arc<Notify>) {
+    fn watch(&self, runnable: WakeUp) {
         self.world.watch(&self.life, runnable);
     }
 

@@ -12,7 +12,7 @@ use sutazai_core::{
     Orchestrator, Result,
     clock::Timestamp,
     memory::MemoryTaskStore,
-    store::{Claim, Granted, TaskStore, TaskWrite, WriteOutcome},
+    store::{Claim, Granted, TaskStore, TaskWrite, WakeUp, WriteOutcome},
     task::{Task, TaskId},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -43,7 +43,7 @@ pub struct World {
     pub machines: Vec<Arc<Machine>>,
     pub restarts: Vec<Notify>,
     up: Mutex<Vec<Option<Up>>>,
-    watchers: Mutex<Vec<(Arc<Life>, Arc<Notify>)>>,
+    watchers: Mutex<Vec<(Arc<Life>, WakeUp)>>,
     rng: Mutex<Rng>,
     faults: Mutex<Faults>,
     checker: Mutex<Checker>,
@@ -239,12 +239,12 @@ impl World {
         for (life, runnable) in watchers.iter() {
             // Notifications may get lost at any time.
             if life.node != by.node && self.draw(|rng| rng.u32(0..8)) > 0 {
-                runnable.notify_one();
+                runnable();
             }
         }
     }
 
-    pub fn watch(&self, life: &Arc<Life>, runnable: Arc<Notify>) {
+    pub fn watch(&self, life: &Arc<Life>, runnable: WakeUp) {
         self.watchers.lock().unwrap().push((Arc::clone(life), runnable));
     }
 

@@ -17,7 +17,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 
 use self::state::State;
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     payload::Payload,
     store::{
         Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
@@ -42,7 +41,7 @@ pub struct MemoryTaskStore {
     clock: Arc<dyn Clock>,
     shared: bool,
     /// The engines that want to know what another one has made runnable.
-    watchers: Mutex<Vec<Weak<Notify>>>,
+    watchers: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,
 }
 
 impl Default for MemoryTaskStore {
@@ -102,7 +101,7 @@ impl MemoryTaskStore {
 
     fn notify(&self) {
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| (watcher.notify_one(), true).1));
+        watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| (watcher(), true).1));
     }
 }
 
@@ -216,7 +215,7 @@ impl TaskStore for MemoryTaskStore {
         Ok(self.open()?.nodes.all())
     }
 
-    fn watch(&self, runnable: Arc<Notify>) {
+    fn watch(&self, runnable: WakeUp) {
         if self.shared {
             self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&runnable));
         }

@@ -101,12 +101,14 @@ async fn leases_and_answers_age_by_the_clock_that_is_given() {
 async fn engines_that_share_it_hear_of_each_other_s_tasks() {
     let (alone, shared) = (MemoryTaskStore::new(), MemoryTaskStore::new().shared());
     for (store, heard) in [(alone, false), (shared, true)] {
-        let runnable = Arc::new(Notify::new());
-        store.watch(Arc::clone(&runnable));
+        let runnable = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&runnable);
+        let wake_up: crate::store::WakeUp = Arc::new(move || told.notify_one());
+        store.watch(Arc::clone(&wake_up));
         store.write(&[insert(1, &[])]).await.unwrap();
         let notified = futures_util::FutureExt::now_or_never(runnable.notified());
         assert_eq!(notified.is_some(), heard);
-        drop(runnable);
+        drop(wake_up);
         store.write(&[insert(2, &[])]).await.unwrap();
         assert!(store.watchers.lock().unwrap().is_empty(), "who is gone is forgotten");
     }

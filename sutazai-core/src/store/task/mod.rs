@@ -9,7 +9,6 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 
 pub use self::{
     delivery::{Delivery, Posted},
@@ -35,6 +34,9 @@ pub struct StoreInfo {
     /// Whether other processes may use it at the same time: nodes then keep their leases alive.
     pub shared: bool,
 }
+
+/// Tells an engine that something may be runnable; quick, and harmless when there is nothing. A store may forget one that its engine has dropped.
+pub type WakeUp = Arc<dyn Fn() + Send + Sync>;
 
 /// What is known of an idempotency key.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,9 +133,9 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Every node of the list, by id.
     async fn nodes(&self) -> Result<Vec<NodeRecord>>;
 
-    /// Notifies `runnable` when another process has made something runnable. A notification may get lost; a slow poll makes up for it. Stores of one process
+    /// Calls `runnable` when another process has made something runnable. A notification may get lost; a slow poll makes up for it. Stores of one process
     /// do nothing.
-    fn watch(&self, runnable: Arc<Notify>) {
+    fn watch(&self, runnable: WakeUp) {
         drop(runnable);
     }
 

@@ -33,13 +33,12 @@ use sutazai_core::{
     clock::Timestamp,
     store::{
         Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
 use tokio::{
     runtime::Handle,
-    sync::Notify,
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -243,7 +242,7 @@ impl TaskStore for PostgresStore {
         self.ask("read nodes", |mut connection| async move { node::nodes(&mut connection).await }).await
     }
 
-    fn watch(&self, runnable: Arc<Notify>) {
+    fn watch(&self, runnable: WakeUp) {
         let Ok(runtime) = Handle::try_current() else {
             tracing::error!("the store can hear other processes only within a runtime");
             return;

@@ -1,16 +1,13 @@
 //! Hears of what other processes make runnable.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     Executor,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use sutazai_core::Error;
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use sutazai_core::{Error, store::WakeUp};
+use tokio::time::{sleep, timeout};
 
 use super::error::{Fault, Result};
 
@@ -24,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Listens for ever, over one connection at a time.
-pub(super) async fn listen(options: PgConnectOptions, channel: String, runnable: Arc<Notify>) {
+pub(super) async fn listen(options: PgConnectOptions, channel: String, runnable: WakeUp) {
     let mut wait = WAITS.0;
     loop {
         let mut heard = false;
@@ -41,7 +38,7 @@ pub(super) async fn listen(options: PgConnectOptions, channel: String, runnable:
 }
 
 /// Until the connection is lost.
-async fn hear(options: &PgConnectOptions, channel: &str, runnable: &Notify, heard: &mut bool) -> Result<()> {
+async fn hear(options: &PgConnectOptions, channel: &str, runnable: &WakeUp, heard: &mut bool) -> Result<()> {
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).idle_timeout(None).max_lifetime(None);
     let pool = pool.connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
@@ -49,10 +46,10 @@ async fn hear(options: &PgConnectOptions, channel: &str, runnable: &Notify, hear
     listener.listen(channel).await?;
     *heard = true;
     // What came before may have been missed.
-    runnable.notify_one();
+    runnable();
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
-            Ok(Ok(Some(_))) => runnable.notify_one(),
+            Ok(Ok(Some(_))) => runnable(),
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
