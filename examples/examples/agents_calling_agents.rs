@@ -44,5 +44,8 @@ async fn main() -> Result<()> {
 
 async fn children(orchestrator: &Orchestrator, parent: TaskId) -> Result<Vec<Task>> {
     let query = TaskQuery { parent: Some(parent), limit: 10, ..TaskQuery::default() };
-    Ok(orchestrator.tasks(query).await?.items)
+    let mut children = orchestrator.tasks(query).await?.items;
+    // The list is newest first, and these may be born in one millisecond.
+    children.sort_by(|one, other| one.agent.cmp(&other.agent));
+    Ok(children)
 }
