@@ -54,12 +54,12 @@ pub(super) async fn posted(lease: &mut Lease, task: TaskId, what: &Posted, now: 
             Posted::UpTo(seq) => {
                 text.add(now.as_millis())?;
                 text.add(seq.cast_signed())?;
-                "UPDATE deliveries AS d SET posted = $3, failures = 0, due_at = \
-                 CASE WHEN (SELECT t.seq FROM tasks AS t WHERE t.id = $1) > $3 THEN $2 END WHERE d.task_id = $1"
+                "UPDATE deliveries AS d SET posted = greatest(d.posted, $3), failures = 0, due_at = CASE WHEN d.given_up IS NULL \
+                 AND (SELECT t.seq FROM tasks AS t WHERE t.id = $1) > greatest(d.posted, $3) THEN $2 END WHERE d.task_id = $1"
             }
             Posted::Failed { retry_at } => {
                 text.add(retry_at.as_millis())?;
-                "UPDATE deliveries SET failures = failures + 1, due_at = $2 WHERE task_id = $1"
+                "UPDATE deliveries SET failures = failures + 1, due_at = $2 WHERE task_id = $1 AND given_up IS NULL"
             }
             Posted::GivenUp { why } => {
                 text.add(&*escaped(why))?;
@@ -67,7 +67,7 @@ pub(super) async fn posted(lease: &mut Lease, task: TaskId, what: &Posted, now: 
             }
             Posted::Revived => {
                 text.add(now.as_millis())?;
-                "UPDATE deliveries SET given_up = NULL, failures = 0, due_at = $2 WHERE task_id = $1"
+                "UPDATE deliveries SET given_up = NULL, failures = 0, due_at = $2 WHERE task_id = $1 AND given_up IS NOT NULL"
             }
         };
         lease.rows(sql, text.arguments).await
