@@ -12,6 +12,7 @@ async fn start(path: &Path) -> Result<Orchestrator> {
     let builder = agent_fn("builder", |context: Context, thing: String| async move {
         if context.task().recoveries == 0 {
             println!("building {thing}…");
+            context.progress(None, "the walls");
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
         Ok(format!("built {thing}, attempt {}, recoveries {}", context.attempt(), context.task().recoveries))
@@ -25,7 +26,7 @@ fn first_life(path: &Path) -> Fallible<TaskId> {
     let id = runtime.block_on(async {
         let orchestrator = start(path).await?;
         let id = orchestrator.submit("builder", "a house").await?.id();
-        while orchestrator.task(id).await?.state != TaskState::Running {
+        while orchestrator.task(id).await?.progress.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok::<_, sutazai_core::Error>(id)
