@@ -1,4 +1,4 @@
-//! Faults of the surroundings: a full disk, damaged models, documents that are none.
+//! Faults of the surroundings: damaged models, documents that are none.
 //!
 //! What a machine lacks makes a case *ignored*, with the reason, never passed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
@@ -8,12 +8,12 @@ mod binary;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Output},
+    process::{ExitCode, Output},
 };
 
-use binary::{Server, command, http, json, run, stderr};
-use libtest_mimic::{Arguments, Completion, Trial};
-use serde_json::{Value, json};
+use binary::{Server, command, json, run, stderr};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::json;
 use sutazai_testing::trial;
 
 fn main() -> ExitCode {
@@ -32,16 +32,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let full_disk = || {
-        if SmallDisk::mount(1).is_none() {
-            // Nothing that can be installed makes up for this one.
-            return Ok(Completion::ignored_with("mounting a tmpfs needs root"));
-        }
-        a_full_disk_refuses_and_loses_nothing();
-        Ok(Completion::Completed)
-    };
     let trials = vec![
-        Trial::ignorable_test("a_full_disk_refuses_and_loses_nothing", full_disk),
         always("an_empty_folder_has_no_answer", an_empty_folder_has_no_answer),
         always("documents_that_are_not_there_are_usage", documents_that_are_not_there_are_usage),
         always("documents_outside_the_roots_are_not_read", documents_outside_the_roots_are_not_read),
@@ -53,58 +44,6 @@ fn main() -> ExitCode {
         with_models("alone_and_served_answers_agree", alone_and_served_answers_agree),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// A small file system of its own.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let place = tempfile::tempdir().ok()?;
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(place))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-fn a_full_disk_refuses_and_loses_nothing() {
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let disk = SmallDisk::mount(24).unwrap();
-        let server = Server::start(&disk.0.path().join("data"));
-        let (client, url) = (http(), format!("{}/api/v1/tasks", server.url()));
-        let submit = |input: Value| client.post(&url).json(&json!({ "agent": "dev.echo", "input": input })).send();
-
-        let mut acknowledged = Vec::new();
-        let refused = loop {
-            let answer = submit(json!({ "filler": "x".repeat(200_000) })).await.unwrap();
-            if answer.status() != 202 {
-                break answer;
-            }
-            acknowledged.push(answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned());
-            assert!(acknowledged.len() < 1_000, "24 MB hold more than 200 MB");
-        };
-        assert_eq!(refused.status(), 503, "{acknowledged:?}");
-        assert!(refused.headers().contains_key("retry-after"));
-        let problem: Value = refused.json().await.unwrap();
-        assert!(problem["code"].as_str().is_some_and(|code| code.contains("full")), "{problem}");
-
-        // Space returns: what was acknowledged is there and ends, and new tasks are taken.
-        let remount = ["-o", "remount,size=96m"];
-        assert!(Command::new("mount").args(remount).arg(disk.0.path()).status().unwrap().success());
-        for id in &acknowledged {
-            let task: Value = client.get(format!("{url}/{id}?wait=60s")).send().await.unwrap().json().await.unwrap();
-            assert_eq!(task["state"], "completed", "{id}: {}", task["error"]);
-        }
-        let again = submit(json!({})).await.unwrap();
-        assert_eq!(again.status(), 202, "{}", again.text().await.unwrap());
-        assert!(!server.log().contains("panicked"), "{}", server.log());
-    });
 }
 
 /// Runs `ask` in this process, away from any server that may run here.

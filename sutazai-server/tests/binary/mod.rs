@@ -1,6 +1,6 @@
 //! The real binary as a child process: starts it, speaks to it, and ends it with the test.
 
-#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +9,8 @@
     reason = "a test says what went wrong by failing"
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for another process on its own thread")]
+
+mod disk;
 
 use std::{
     io::{BufRead, BufReader},
@@ -19,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use disk::SmallDisk;
 use serde_json::Value;
 
 /// Long enough for a loaded machine; a test that waits longer has found a fault.
@@ -136,6 +139,12 @@ impl Server {
     /// Everything it has written.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
+    }
+
+    /// Fails if anything in it has panicked.
+    pub(crate) fn assert_sound(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked"), "{log}");
     }
 
     /// Runs another command of the binary against this server.

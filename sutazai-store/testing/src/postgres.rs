@@ -137,6 +137,14 @@ impl Postgres {
         self.url_of(name)
     }
 
+    /// The same with its tables in `directory`, an empty one that becomes PostgreSQL's own: a tablespace of the database's name.
+    pub fn create_database_in(&self, name: &str, directory: &Path) -> String {
+        self.installation.own(directory).expect("the directory can be given away");
+        self.query("postgres", &format!("create tablespace \"{name}\" location '{}'", directory.display()));
+        self.query("postgres", &format!("create database \"{name}\" tablespace \"{name}\""));
+        self.url_of(name)
+    }
+
     /// An empty database of a test's own.
     #[must_use]
     pub fn database(&self) -> TestDatabase<'_> {
