@@ -186,12 +186,14 @@ impl Interpreter {
     ) -> Result<u64, AgentError> {
         let frozen = self.life.goes_on().await;
         let task = context.task();
+        self.world.dies_in_effect(&self.life, false).await;
         let _busy = self.world.effect(&self.life, task, name, occurrence, key, frozen);
         if work > 0 {
             tokio::time::sleep(ms(work)).await;
         } else {
             self.world.breathe().await;
         }
+        self.world.dies_in_effect(&self.life, true).await;
         self.life.goes_on().await;
         Ok(value(name, occurrence))
     }

@@ -9,7 +9,7 @@ use sutazai_core::{
 };
 use tokio::time::Instant;
 
-use crate::check::now;
+use crate::{check::now, rule::Rule};
 
 /// What a store may get wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,15 @@ pub enum Bug {
 impl Bug {
     pub const ALL: [Self; 5] =
         [Self::StaleEpoch, Self::FinishWithoutFence, Self::LostWakeUp, Self::KeyRace, Self::DoubleFiring];
+
+    /// The rule that it breaks.
+    pub fn breaks(self) -> Rule {
+        match self {
+            Self::StaleEpoch | Self::FinishWithoutFence => Rule::Fenced,
+            Self::LostWakeUp => Rule::Kept,
+            Self::KeyRace | Self::DoubleFiring => Rule::Unique,
+        }
+    }
 }
 
 /// How long a key of a racing store is not seen by others.

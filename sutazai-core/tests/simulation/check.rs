@@ -15,7 +15,11 @@ use sutazai_core::{
     task::{Entry, EntryKind, Event, EventKind, Outcome, Revision, Summary, Task, TaskId, TaskState, Wait, WaitReason},
 };
 
-use crate::{agents::LIMIT, program::Program};
+use crate::{
+    agents::LIMIT,
+    program::Program,
+    rule::{Rule, Violation},
+};
 
 /// How many tasks of the tenant `small` may run at once.
 pub const TENANT_LIMIT: u32 = 3;
@@ -81,7 +85,7 @@ pub struct Checker {
     pub live: BTreeSet<TaskId>,
     /// Tasks with effects under way, by life.
     busy: BTreeMap<(usize, u32), BTreeMap<TaskId, u32>>,
-    pub violation: Option<String>,
+    pub violation: Option<Violation>,
 }
 
 impl Checker {
@@ -99,13 +103,13 @@ impl Checker {
     }
 
     /// The first one counts.
-    pub fn violated(&mut self, what: impl FnOnce() -> String) {
-        self.violation.get_or_insert_with(what);
+    pub fn violated(&mut self, rule: Rule, what: impl FnOnce() -> String) {
+        self.violation.get_or_insert_with(|| Violation { rule, what: what() });
     }
 
-    fn must(&mut self, holds: bool, what: impl FnOnce() -> String) -> bool {
+    fn must(&mut self, holds: bool, rule: Rule, what: impl FnOnce() -> String) -> bool {
         if !holds {
-            self.violated(what);
+            self.violated(rule, what);
         }
         holds
     }
@@ -141,7 +145,7 @@ impl Checker {
                     let known = self.tasks.get_mut(task).filter(|known| !known.task.state.is_terminal());
                     match known {
                         Some(known) => known.signals += 1,
-                        None => self.violated(|| format!("{task} was told something after its end")),
+                        None => self.violated(Rule::Fenced, || format!("{task} was told something after its end")),
                     }
                 }
             }
@@ -153,11 +157,11 @@ impl Checker {
     pub fn granted(&mut self, store: &MemoryTaskStore, granted: &Granted) {
         for task in &granted.tasks {
             let Some(known) = self.tasks.get(&task.id) else {
-                return self.violated(|| format!("{} was granted before it was stored", task.id));
+                return self.violated(Rule::Consistent, || format!("{} was granted before it was stored", task.id));
             };
             let expected = known.task.revision;
             let free = matches!(known.task.state, TaskState::Created | TaskState::Waiting);
-            self.must(free, || format!("{} was granted although somebody holds it", task.id));
+            self.must(free, Rule::Fenced, || format!("{} was granted although somebody holds it", task.id));
             let events = now(store.events(task.id, expected.seq, usize::MAX));
             self.updated(task, expected, &events);
         }
@@ -167,14 +171,14 @@ impl Checker {
 
     fn born(&mut self, task: &Task, events: &[Event], forked: bool) {
         let id = task.id;
-        if !self.must(!self.tasks.contains_key(&id), || format!("{id} was stored twice")) {
+        if !self.must(!self.tasks.contains_key(&id), Rule::Consistent, || format!("{id} was stored twice")) {
             return;
         }
         let firing = task.labels.get(SCHEDULE_LABEL).zip(task.labels.get("schedule_at"));
         let unique = firing.map(|(name, at)| format!("{name} at {at}")).or_else(|| task.labels.get(ONCE).cloned());
         if let Some(unique) = unique.filter(|_| !forked) {
             let first = *self.unique.entry(unique.clone()).or_insert(id);
-            self.must(first == id, || format!("{first} and {id} are both the task of {unique:?}"));
+            self.must(first == id, Rule::Unique, || format!("{first} and {id} are both the task of {unique:?}"));
         }
         let known = Known {
             task: Task { state: TaskState::Created, revision: Revision::default(), node: None, ..task.clone() },
@@ -197,11 +201,12 @@ impl Checker {
     fn updated(&mut self, image: &Task, expected: Revision, events: &[Event]) {
         let id = image.id;
         let Some(known) = self.tasks.get_mut(&id) else {
-            return self.violated(|| format!("{id} was changed before it was stored"));
+            return self.violated(Rule::Consistent, || format!("{id} was changed before it was stored"));
         };
         if known.task.revision != expected {
             let found = known.task.revision;
-            return self.violated(|| format!("{id} was at {found:?} and a write for {expected:?} was accepted"));
+            return self
+                .violated(Rule::Fenced, || format!("{id} was at {found:?} and a write for {expected:?} was accepted"));
         }
         let mut fault = None;
         for event in events {
@@ -215,24 +220,27 @@ impl Checker {
             match &event.kind {
                 EventKind::Requeued { .. } => (known.ends, known.generation) = (0, known.generation + 1),
                 EventKind::Discarded {} => {}
-                kind if ended => fault = Some(format!("{id}: {} after its end", kind.name())),
+                kind if ended => fault = Some((Rule::Fenced, format!("{id}: {} after its end", kind.name()))),
                 kind => known.ends += u32::from(kind.is_terminal()),
             }
             if event.seq != known.events.len() as u64 + 1 || event.task_id != id {
-                fault = Some(format!("{id}: event {} comes after {} events", event.seq, known.events.len()));
+                fault = Some((
+                    Rule::Consistent,
+                    format!("{id}: event {} comes after {} events", event.seq, known.events.len()),
+                ));
             }
             if let EventKind::Waiting { reason: WaitReason::NonDeterminism, error, .. } = &event.kind {
-                fault = Some(format!("{id} does not fit its journal: {error:?}"));
+                fault = Some((Rule::Consistent, format!("{id} does not fit its journal: {error:?}")));
             }
             known.events.push(event.clone());
         }
         let before = std::mem::replace(&mut known.task, image.clone());
         let image = known.task.clone();
         if before.revision.epoch > image.revision.epoch || known.events.len() as u64 != image.revision.seq {
-            fault = Some(format!("{id} went from {:?} to {:?}", before.revision, image.revision));
+            fault = Some((Rule::Consistent, format!("{id} went from {:?} to {:?}", before.revision, image.revision)));
         }
-        if let Some(fault) = fault {
-            self.violated(|| fault);
+        if let Some((rule, fault)) = fault {
+            self.violated(rule, || fault);
         }
         if image.state.is_terminal() {
             self.live.remove(&id);
@@ -248,7 +256,9 @@ impl Checker {
                 let count = self.running.entry(Arc::clone(what)).or_default();
                 *count = u32::try_from(i64::from(*count) + change).unwrap_or(0);
                 let count = *count;
-                self.must(change < 0 || count <= limit, || format!("{count} tasks of {what} run, {limit} may"));
+                self.must(change < 0 || count <= limit, Rule::Bounded, || {
+                    format!("{count} tasks of {what} run, {limit} may")
+                });
             }
         }
     }
@@ -278,14 +288,16 @@ impl Checker {
         };
         if let Some(fault) = fault {
             let (id, generation) = (task.id, known.generation);
-            self.violated(|| format!("{id} (generation {generation}, {:?}): {fault}", task.input.as_str()));
+            self.violated(Rule::Consistent, || {
+                format!("{id} (generation {generation}, {:?}): {fault}", task.input.as_str())
+            });
         }
     }
 
     /// An entry was stored by a writer that held the task at one of these epochs.
     fn recorded(&mut self, id: TaskId, era: u32, epochs: [u64; 2], entry: &Entry) {
         let Some(known) = self.tasks.get_mut(&id) else {
-            return self.violated(|| format!("the journal of {id} grew before it was stored"));
+            return self.violated(Rule::Consistent, || format!("the journal of {id} grew before it was stored"));
         };
         let task = &known.task;
         let standing = known.standing(|known| known.id == entry.id);
@@ -293,16 +305,18 @@ impl Checker {
         let again = settled || (standing.is_some() && matches!(entry.outcome, Outcome::Open(_)));
         let length = known.journal().len() as u64;
         let mut fault = None;
-        if again {
-            fault = Some(format!("it was recorded before, as {:?}", standing.map(|standing| &standing.outcome)));
+        if era != task.journal.era || !epochs.contains(&entry.epoch) {
+            let now = (task.state, task.revision);
+            fault = Some((Rule::Fenced, format!("its writer held it no more: it is {} at {:?}", now.0, now.1)));
+        } else if again {
+            let before = standing.map(|standing| &standing.outcome);
+            fault = Some((Rule::Recorded, format!("it was recorded before, as {before:?}")));
         } else if entry.index != length {
-            fault = Some(format!("the journal holds {length} entries"));
-        } else if era != task.journal.era || !epochs.contains(&entry.epoch) {
-            fault = Some(format!("its writer held it no more: it is {} at {:?}", task.state, task.revision));
+            fault = Some((Rule::Consistent, format!("the journal holds {length} entries")));
         }
         known.journals.entry(era).or_default().push(entry.clone());
-        if let Some(fault) = fault {
-            self.violated(|| format!("{id} recorded {entry:?}: {fault}"));
+        if let Some((rule, fault)) = fault {
+            self.violated(rule, || format!("{id} recorded {entry:?}: {fault}"));
         }
     }
 
@@ -310,11 +324,12 @@ impl Checker {
     fn verify(&mut self, store: &MemoryTaskStore, ids: &[TaskId]) {
         for (id, stored) in ids.iter().zip(now(store.load(ids))) {
             let (Some(known), Some(stored)) = (self.tasks.get_mut(id), stored) else {
-                return self.violated(|| format!("{id} is lost"));
+                return self.violated(Rule::Kept, || format!("{id} is lost"));
             };
             let summary = Summary::of(&known.events);
             if summary.as_ref() != Some(&Summary::from(&stored)) || known.task.revision != stored.revision {
-                return self.violated(|| format!("{id}: its events say {summary:?}, the store {stored:?}"));
+                return self
+                    .violated(Rule::Consistent, || format!("{id}: its events say {summary:?}, the store {stored:?}"));
             }
             known.task.due_at = stored.due_at;
         }
@@ -324,7 +339,9 @@ impl Checker {
                 let place = usize::try_from(numbered.event.seq).unwrap_or(0);
                 known.events.get(place.wrapping_sub(1)) == Some(&numbered.event)
             });
-            self.must(numbered.number > last && fits, || format!("the feed shows {numbered:?} in this place"));
+            self.must(numbered.number > last && fits, Rule::Consistent, || {
+                format!("the feed shows {numbered:?} in this place")
+            });
             last = numbered.number;
             self.feed.push(last);
         }
@@ -334,7 +351,7 @@ impl Checker {
     pub fn followed(&mut self, after: u64, page: &[u64]) {
         let from = self.feed.partition_point(|number| *number <= after);
         let fits = self.feed[from..].starts_with(page);
-        self.must(fits, || format!("after {after} the feed shows {page:?}"));
+        self.must(fits, Rule::Consistent, || format!("after {after} the feed shows {page:?}"));
     }
 
     /// An effect begins. `frozen`: its process stood still since the engine let it begin.
@@ -351,10 +368,10 @@ impl Checker {
         let busy = self.busy.entry(life).or_default();
         *busy.entry(id).or_default() += 1;
         let count = busy.len();
-        self.must(count <= most, || format!("{count} tasks act on one node, {most} may run"));
+        self.must(count <= most, Rule::Bounded, || format!("{count} tasks act on one node, {most} may run"));
         let Some(known) = self.tasks.get_mut(&id) else {
             // What has no effects may begin before it is stored.
-            self.must(&*image.agent == "pure", || format!("{id} acts before it is stored"));
+            self.must(&*image.agent == "pure", Rule::Consistent, || format!("{id} acts before it is stored"));
             return;
         };
         let holds = known.task.revision.epoch == image.revision.epoch && known.task.state == TaskState::Running;
@@ -362,7 +379,7 @@ impl Checker {
         if let Some(key) = key {
             let first = known.keys.entry(name).or_insert_with(|| key.clone());
             if *first != key && image.journal.era == 0 {
-                fault = Some(format!("it had the key {first:?} and now {key:?}"));
+                fault = Some((Rule::Consistent, format!("it had the key {first:?} and now {key:?}")));
             }
         }
         let this = |entry: &Entry| entry.id.occurrence == occurrence && entry.id.name == format!("s{name}");
@@ -370,16 +387,18 @@ impl Checker {
             && let Some(standing) = known.standing(this)
             && !matches!(standing.outcome, Outcome::Open(_))
         {
-            fault = Some(format!("it was recorded as {:?}", standing.outcome));
+            fault = Some((Rule::Recorded, format!("it was recorded as {:?}", standing.outcome)));
         }
         if !holds
             && !frozen
             && matches!(known.events.last().map(|event| &event.kind), Some(EventKind::Recovered { .. }))
         {
-            fault = Some("somebody else took the task over before".to_owned());
+            fault = Some((Rule::Fenced, "somebody else took the task over before".to_owned()));
         }
-        if let Some(fault) = fault {
-            self.violated(|| format!("{id} does s{name}/{occurrence} of epoch {}: {fault}", image.revision.epoch));
+        if let Some((rule, fault)) = fault {
+            self.violated(rule, || {
+                format!("{id} does s{name}/{occurrence} of epoch {}: {fault}", image.revision.epoch)
+            });
         }
     }
 
@@ -429,15 +448,15 @@ impl Checker {
             let (state, era, length) = (known.task.state, known.task.journal.era, known.journal().len());
             let events = now(store.events(id, 0, usize::MAX)) == known.events;
             let journal = now(store.journal(id, era, 0, usize::MAX)) == known.journal();
-            self.must(state.is_terminal(), || format!("{id} has not ended: {state}"));
-            self.must(events && journal, || {
+            self.must(state.is_terminal(), Rule::Kept, || format!("{id} has not ended: {state}"));
+            self.must(events && journal, Rule::Consistent, || {
                 format!("the store keeps other events or entries of {id}, {length} entries")
             });
         }
         let mut all = now(store.feed(0, usize::MAX));
         let total: usize = self.tasks.values().map(|known| known.events.len()).sum();
         all.dedup_by_key(|numbered| (numbered.event.task_id, numbered.event.seq));
-        self.must(all.len() == total, || format!("the feed shows {} of {total} events", all.len()));
+        self.must(all.len() == total, Rule::Consistent, || format!("the feed shows {} of {total} events", all.len()));
     }
 
     /// At the end of a schedule that makes up for everything: there is a task for each of its moments.
@@ -449,7 +468,7 @@ impl Checker {
         let fired: BTreeSet<_> = self.tasks.values().filter(of).filter_map(moment).collect();
         let moments = (1..).map(|n| record.created_at.plus(Duration::from_millis(n * every_ms)));
         let fits = fired.iter().copied().eq(moments.take(fired.len())) && fired.last().copied() >= record.last;
-        self.must(fits, || format!("{record:?} has fired for {fired:?}"));
+        self.must(fits, Rule::Unique, || format!("{record:?} has fired for {fired:?}"));
     }
 }
 

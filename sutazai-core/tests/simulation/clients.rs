@@ -15,6 +15,7 @@ use crate::{
     agents::retry,
     check::{ONCE, is_halted, now},
     program::ms,
+    rule::Rule,
     world::{World, short},
 };
 
@@ -50,7 +51,9 @@ pub async fn submit(world: Arc<World>, number: usize, span: Duration) {
     if let Some(again) = again {
         let second = again.await.unwrap();
         if second != first {
-            world.checker().violated(|| format!("one key, and both {first} and {second} were acknowledged"));
+            world
+                .checker()
+                .violated(Rule::Unique, || format!("one key, and both {first} and {second} were acknowledged"));
         }
     }
 }
@@ -71,7 +74,7 @@ fn accepted<T>(world: &World, answer: Result<T>) -> Option<T> {
         Ok(answer) => Some(answer),
         Err(error) => {
             if !error.is_temporary() {
-                world.checker().violated(|| format!("a request was refused: {}", error.report()));
+                world.checker().violated(Rule::Consistent, || format!("a request was refused: {}", error.report()));
             }
             None
         }
@@ -82,7 +85,7 @@ fn accepted<T>(world: &World, answer: Result<T>) -> Option<T> {
 async fn acknowledged(world: &Arc<World>, submitted: &Submitted) {
     let id = submitted.task.id;
     if !world.checker().tasks.contains_key(&id) {
-        world.checker().violated(|| format!("{id} was acknowledged and is not stored"));
+        world.checker().violated(Rule::Kept, || format!("{id} was acknowledged and is not stored"));
     }
     world.note(3, 0, || format!("{} is acknowledged", short(id)));
     match world.draw(|rng| rng.u32(0..8)) {
@@ -96,7 +99,7 @@ async fn acknowledged(world: &Arc<World>, submitted: &Submitted) {
                     .get(&id)
                     .is_some_and(|known| known.generation > 0 || known.task.state == task.state)
             {
-                world.checker().violated(|| format!("{id} was said to be {}", task.state));
+                world.checker().violated(Rule::Consistent, || format!("{id} was said to be {}", task.state));
             }
         }
         _ => {}
@@ -114,7 +117,7 @@ async fn cancel(world: &Arc<World>, id: TaskId) {
     world.note(4, 0, || format!("{} is cancelled: {cancelled}", short(id)));
     let state = world.checker().tasks[&id].task.state;
     if cancelled && state != TaskState::Cancelled {
-        world.checker().violated(|| format!("{id} is {state} although its cancel was acknowledged"));
+        world.checker().violated(Rule::Fenced, || format!("{id} is {state} although its cancel was acknowledged"));
     }
 }
 

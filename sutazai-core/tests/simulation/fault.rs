@@ -15,6 +15,8 @@ pub enum Fault {
     Crash,
     /// A process ends in its next call of the store, which takes effect or does not.
     CrashInCall { took_effect: bool },
+    /// A process ends in its next effect, before the world has seen that or when it is done.
+    CrashInEffect { done: bool },
     /// A process is shut down and started again.
     Restart,
     /// A process stands still.
@@ -38,8 +40,9 @@ impl Fault {
         let lease = u64::try_from(lease.as_millis()).unwrap();
         let took_effect = rng.bool();
         match rng.u32(0..100) {
-            0..12 => Self::Crash,
-            12..28 => Self::CrashInCall { took_effect },
+            0..10 => Self::Crash,
+            10..16 => Self::CrashInEffect { done: took_effect },
+            16..28 => Self::CrashInCall { took_effect },
             28..34 => Self::Restart,
             34..44 => Self::Freeze { ms: rng.u64(lease / 2..lease * 3) },
             44..52 => Self::Partition { ms: rng.u64(20..lease * 2) },
@@ -104,6 +107,8 @@ pub fn error() -> Error {
 pub struct Faults {
     /// For the next calls of each node.
     armed: Vec<VecDeque<Fault>>,
+    /// Nodes that die in an effect, and whether that is done then.
+    in_effect: Vec<Option<bool>>,
     /// Until when each node is cut off.
     cut_off: Vec<Option<Instant>>,
     deaf_until: Option<Instant>,
@@ -113,7 +118,12 @@ pub struct Faults {
 
 impl Faults {
     pub fn new(nodes: usize) -> Self {
-        Self { armed: vec![VecDeque::new(); nodes], cut_off: vec![None; nodes], ..Self::default() }
+        Self {
+            armed: vec![VecDeque::new(); nodes],
+            in_effect: vec![None; nodes],
+            cut_off: vec![None; nodes],
+            ..Self::default()
+        }
     }
 
     /// Nothing goes wrong any more.
@@ -123,6 +133,13 @@ impl Faults {
 
     pub fn is_deaf(&self) -> bool {
         self.deaf_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether a node's process ends here.
+    pub fn dies_in_effect(&mut self, node: usize, done: bool) -> bool {
+        let dies = self.in_effect[node].take_if(|when| *when == done).is_some();
+        self.count += u32::from(dies);
+        dies
     }
 
     /// What becomes of the next call of a node.
@@ -191,6 +208,10 @@ fn begin(world: &Arc<World>, fault: Fault, node: usize) {
     match (fault, &life) {
         (Fault::CrashInCall { .. } | Fault::Fail { .. } | Fault::Slow { .. }, _) => {
             return faults.armed[node].push_back(fault);
+        }
+        (Fault::CrashInEffect { done }, _) => {
+            faults.in_effect[node] = Some(done);
+            return;
         }
         (Fault::Partition { ms: millis }, _) => faults.cut_off[node] = Some(now + ms(millis)),
         (Fault::Outage { ms: millis }, _) => faults.cut_off.fill(Some(now + ms(millis))),

@@ -11,9 +11,10 @@ use crate::{
     bug::Bug,
     check::TENANT_LIMIT,
     clients::{self, TASKS},
-    fault::make_faults,
+    fault::{FAULTS, make_faults},
     life::Life,
     program::ms,
+    rule::{Rule, Violation},
     store::SimStore,
     world::World,
 };
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Report {
     pub seed: u64,
     /// The rule that was broken, if one was.
-    pub violation: Option<String>,
+    pub violation: Option<Violation>,
     /// Of all that happened: the same for the same seed.
     pub hash: u64,
     pub lines: Vec<String>,
@@ -46,10 +47,10 @@ impl fmt::Debug for Report {
     }
 }
 
-/// Runs a seed; with its trace as lines if it is `traced`.
+/// Runs a seed; with its trace as lines if it is `traced`. Nothing of it is left afterwards.
 pub fn simulate(seed: u64, bug: Option<Bug>, traced: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    let (report, world) = runtime.block_on(async {
         let mut rng = Rng::with_seed(seed);
         let world = Arc::new(World::new(rng.fork(), bug, traced));
         for (number, program) in world.programs.iter().enumerate() {
@@ -61,13 +62,25 @@ pub fn simulate(seed: u64, bug: Option<Bug>, traced: bool) -> Report {
             () = live(&world, rng) => world.checker().violation.take(),
         };
         let (hash, lines) = world.trace();
-        let (tasks, faults) = (world.checker().tasks.len(), world.faults().count);
-        Report { seed, violation, hash, lines, nodes: world.machines.len(), tasks, faults, took: world.began.elapsed() }
-    })
+        let (nodes, tasks, faults) = (world.machines.len(), world.checker().tasks.len(), world.faults().count);
+        let violation = violation.or_else(|| too_small(nodes, tasks, faults));
+        let report = Report { seed, violation, hash, lines, nodes, tasks, faults, took: world.began.elapsed() };
+        world.let_go();
+        (report, Arc::downgrade(&world))
+    });
+    // Its tasks go, and what they hold.
+    drop(runtime);
+    assert_eq!(world.strong_count(), 0, "seed {seed}: something is kept for ever");
+    report
+}
+
+fn too_small(nodes: usize, tasks: usize, faults: u32) -> Option<Violation> {
+    let what = || format!("{nodes} nodes, {tasks} tasks and {faults} faults say too little");
+    (nodes < 3 || tasks < TASKS || faults < FAULTS).then(|| Violation { rule: Rule::Consistent, what: what() })
 }
 
 /// Returns when a rule is broken.
-async fn violated(world: &World) -> String {
+async fn violated(world: &World) -> Violation {
     loop {
         if let Some(violation) = world.checker().violation.take() {
             return violation;
@@ -113,7 +126,7 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
         if let Err(error) = engine.ping().await
             && error.code() == "engine_broken"
         {
-            world.checker().violated(|| error.report());
+            world.checker().violated(Rule::Consistent, || error.report());
         }
     }
 }

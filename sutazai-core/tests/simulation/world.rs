@@ -129,6 +129,12 @@ impl World {
         self.up.lock().unwrap()[node] = engine;
     }
 
+    /// Lets go of all that would keep itself: engines hold the store, and that holds them.
+    pub fn let_go(&self) {
+        self.up.lock().unwrap().fill_with(|| None);
+        self.watchers.lock().unwrap().clear();
+    }
+
     pub fn life(&self, node: usize) -> Option<Arc<Life>> {
         self.up.lock().unwrap()[node].as_ref().map(|(_, life)| Arc::clone(life))
     }
@@ -271,6 +277,14 @@ impl World {
         let of = (life.node, life.number);
         self.checker().effect(of, task, (name, occurrence), key, frozen, self.most[life.node]);
         Busy { world: Arc::clone(self), life: of, task: task.id }
+    }
+
+    /// Dies if it is to die in an effect: before the world has seen it, or when it is `done`.
+    pub async fn dies_in_effect(&self, life: &Life, done: bool) {
+        if self.faults().dies_in_effect(life.node, done) {
+            self.crash(life);
+            life.goes_on().await;
+        }
     }
 
     /// The least that an effect takes.
