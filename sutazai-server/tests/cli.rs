@@ -4,7 +4,11 @@
 
 mod binary;
 
-use std::{fs, io::Read, process::Stdio};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+};
 
 use binary::{Server, command, json, run, stderr};
 use serde_json::Value;
@@ -114,7 +118,11 @@ fn exit_codes_say_what_became_of_a_request() {
 
     let sleeping = server.cli(&["tasks", "submit", "--agent", "dev.sleep", "--input", r#"{"ms":60000}"#, "--json"]);
     let id = json(&sleeping)["id"].as_str().unwrap().to_owned();
-    assert_eq!(code(&["tasks", "cancel", &id]), 0);
+    assert_eq!(code(&["tasks", "cancel", &id, "--idempotency-key", "k"]), 0);
+    assert_eq!(code(&["tasks", "cancel", &id, "--idempotency-key", "k"]), 0, "the same change again");
+    assert_eq!(code(&["tasks", "cancel", &id]), 1);
+    let watched = server.cli(&["tasks", "watch", &id]);
+    assert!(watched.status.code() == Some(1) && stderr(&watched).contains("cancelled"), "{}", stderr(&watched));
     assert_eq!(json(&server.cli(&["tasks", "get", &id, "--json"]))["state"], "cancelled");
 }
 
@@ -197,6 +205,16 @@ fn dead_letters_are_shown_requeued_and_discarded() {
     let many = server.cli(&["tasks", "dead", "requeue", "--agent", "dev.fail", "--label", "set=d", "--json"]);
     assert_eq!(json(&many)["requeued"], 1);
     assert_eq!(server.cli(&["tasks", "dead", "requeue"]).status.code(), Some(2), "nothing was named");
+    let watched = server.cli(&["tasks", "watch", id(2), "--json"]);
+    assert_eq!(watched.status.code(), Some(1), "{}", stderr(&watched));
+    assert!(stderr(&watched).contains("broken"), "{}", stderr(&watched));
+    let told = String::from_utf8(watched.stdout).unwrap();
+    let ends = told.lines().filter(|line| line.contains("\"task.failed\"")).count();
+    assert_eq!(ends, 2, "one before and one after the requeue: {told}");
+    let all = || json(&server.cli(&["tasks", "dead", "requeue", "--all", "--idempotency-key", "all", "--json"]));
+    assert_eq!((all(), all()), (serde_json::json!({"requeued": 1}), serde_json::json!({"requeued": 1})));
+    assert!(!server.cli(&["tasks", "watch", id(2)]).status.success());
+    assert_eq!(server.cli(&["tasks", "dead", "requeue", id(2), "--all"]).status.code(), Some(2));
     assert_eq!(server.cli(&["tasks", "dead", "requeue", id(2), "--agent", "a"]).status.code(), Some(2));
 }
 
@@ -222,7 +240,9 @@ fn schedules_nodes_and_the_feed_are_there() {
     assert_eq!(json(&server.cli(&["schedules", "pause", "nightly", "--json"]))["paused"], true);
     assert_eq!(json(&server.cli(&["schedules", "show", "nightly", "--json"]))["paused"], true);
     assert_eq!(json(&server.cli(&["schedules", "resume", "nightly", "--json"]))["paused"], false);
-    let task = json(&server.cli(&["schedules", "trigger", "nightly", "--json"]));
+    let trigger = || json(&server.cli(&["schedules", "trigger", "nightly", "--json", "--idempotency-key", "t"]));
+    let task = trigger();
+    assert_eq!(trigger()["id"], task["id"]);
     assert_eq!(task["labels"]["schedule"], "nightly");
     assert_eq!(code(&["schedules", "delete", "nightly"]), Some(0));
     assert_eq!(code(&["schedules", "delete", "nightly"]), Some(4));
@@ -231,6 +251,7 @@ fn schedules_nodes_and_the_feed_are_there() {
 
     let nodes = json(&server.cli(&["nodes", "list", "--json"]));
     assert_eq!((&nodes["items"][0]["role"], nodes["items"].as_array().unwrap().len()), (&"all".into(), 1));
+    assert!(json(&server.cli(&["nodes", "list", "--limit", "1", "--json"]))["next_cursor"].is_null());
     let id = task["id"].as_str().unwrap();
     assert!(server.cli(&["tasks", "watch", id]).status.success());
     let feed = |arguments: &[&str]| -> Vec<Value> {
@@ -268,6 +289,36 @@ fn watching_survives_a_restart_of_the_server() {
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
     assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "an event came twice: {seqs:?}");
     assert!(text.lines().last().unwrap().contains("task.completed"), "{text}");
+}
+
+#[test]
+fn following_all_tasks_survives_a_restart_of_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    let (url, listen) = (server.url(), format!("127.0.0.1:{}", server.port()));
+    let echo = |server: &Server| {
+        let task = server.cli(&["tasks", "submit", "--agent", "dev.echo", "--input", "1", "--wait", "--json"]);
+        json(&task)["id"].as_str().unwrap().to_owned()
+    };
+    let first = echo(&server);
+    let following = command(&["events", "--follow", "--json", "--server", &url]).stdout(Stdio::piped()).spawn();
+    let mut following = following.unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut seqs = Vec::new();
+    let mut until_the_end_of = |id: &str| loop {
+        let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        seqs.push(event["seq"].as_u64().unwrap());
+        if event["task_id"] == id && event["type"] == "task.completed" {
+            return seqs.clone();
+        }
+    };
+    until_the_end_of(&first);
+    server.kill();
+    let server = Server::start_with(data.path(), &["--listen", &listen]);
+    let seqs = until_the_end_of(&echo(&server));
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "an event came twice: {seqs:?}");
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub(super) async fn run(command: Dead, client: &Client, out: Output) -> Result<(
         }
         Dead::Show { id } => out.answer(&client.get(&of(&id), &[]).await?, |task| show_one(task, out)),
         Dead::Requeue(requeue) => self::requeue(requeue, client, out).await,
-        Dead::Discard { id } => {
-            client.delete(&of(&id)).await?;
+        Dead::Discard { id, key } => {
+            client.delete(&of(&id), key.get()).await?;
             out.answer(&json!({ "id": id, "discarded": true }), |_| out.line(&format!("task {id} is given up")))
         }
     }
@@ -42,14 +42,14 @@ async fn requeue(requeue: Requeue, client: &Client, out: Output) -> Result<(), F
         let input = requeue.input.map(|input| document("--input", &input)).transpose()?;
         let body = object([("input", input), ("deadline", requeue.deadline.map(|time| time.to_string().into()))]);
         let path = format!("{PATH}/{}/requeue", segment(&id));
-        return out.answer(&client.post(&path, &body, None).await?, |task| show(task, out));
+        return out.answer(&client.post(&path, &body, requeue.key.get()).await?, |task| show(task, out));
     }
     let body = object([
         ("agent", requeue.agent.map(Value::from)),
         ("tenant", requeue.tenant.map(Value::from)),
         ("label", requeue.label.map(|pair| label(pair).into())),
     ]);
-    let answer = client.post(&format!("{PATH}/requeue"), &body, None).await?;
+    let answer = client.post(&format!("{PATH}/requeue"), &body, requeue.key.get()).await?;
     out.answer(&answer, |answer| out.line(&format!("{} tasks start again", answer["requeued"])))
 }
 

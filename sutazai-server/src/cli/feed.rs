@@ -1,13 +1,11 @@
 //! `events` and `nodes`: all tasks, and all servers that share a store.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::{
     grammar::{Events, Nodes},
     output::Output,
-    tasks::{show_page, text},
+    tasks::{given, show_page, text},
 };
 use crate::{
     client::Client,
@@ -17,14 +15,12 @@ use crate::{
 /// Events of one request at most.
 const PAGE: u64 = 200;
 
-/// How long who follows waits at the newest event; events are shown up to a second after their commit anyway.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// Runs `nodes …`.
 pub(super) async fn nodes(command: Nodes, client: Client, out: Output) -> Result<Exit, Failure> {
     match command {
-        Nodes::List => {
-            let page = client.get("/api/v1/nodes", &[("limit", PAGE.to_string())]).await?;
+        Nodes::List { limit, cursor } => {
+            let query = given([("limit", Some(limit.to_string())), ("cursor", cursor)]);
+            let page = client.get("/api/v1/nodes", &query).await?;
             let columns = &["id", "role", "state", "running", "version", "address", "seen_at"];
             out.answer(&page, |page| show_page(page, columns, out))?;
         }
@@ -34,6 +30,10 @@ pub(super) async fn nodes(command: Nodes, client: Client, out: Output) -> Result
 
 /// Runs `events`: a line for each.
 pub(super) async fn events(events: Events, client: Client, out: Output) -> Result<Exit, Failure> {
+    if events.follow {
+        client.follow_all(events.after, |event| show(&event.document(), out)).await?;
+        return Ok(Exit::Done);
+    }
     let (mut after, mut left) = (events.after, events.limit.unwrap_or(u64::MAX));
     loop {
         let limit = left.min(PAGE);
@@ -45,9 +45,7 @@ pub(super) async fn events(events: Events, client: Client, out: Output) -> Resul
         }
         after = items.last().and_then(|event| event["seq"].as_u64()).unwrap_or(after);
         left -= items.len() as u64;
-        if items.is_empty() && events.follow {
-            tokio::time::sleep(PAUSE).await;
-        } else if left == 0 || items.is_empty() {
+        if left == 0 || items.is_empty() {
             return Ok(Exit::Done);
         }
     }

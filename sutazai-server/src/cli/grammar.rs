@@ -5,7 +5,7 @@ mod durable;
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use sutazai_core::{clock::Timestamp, task::TaskState};
 
-pub(super) use self::durable::{Dead, Define, Events, Fork, Nodes, Replay, Requeue, Resolve, Schedules};
+pub(super) use self::durable::{Dead, Define, Events, Fork, Keyed, Nodes, Replay, Requeue, Resolve, Schedules};
 
 /// Durable agents over local models: one binary, no services.
 #[derive(Debug, Parser)]
@@ -73,7 +73,7 @@ pub(super) enum Command {
     Nodes(Nodes),
     /// Print the events of all tasks in one order
     #[command(
-        after_help = "Whoever goes on after the last number seen misses nothing.\n\nExamples:\n  sutazai-server events --json\n  sutazai-server events --after 4096 --follow"
+        after_help = "Whoever goes on after the last number seen misses nothing. With --follow a connection that breaks is taken up again where it broke.\n\nExamples:\n  sutazai-server events --json\n  sutazai-server events --after 4096 --follow"
     )]
     Events(Events),
     /// Show and check the settings
@@ -184,9 +184,9 @@ pub(super) enum Tasks {
     /// List tasks, newest first
     #[command(after_help = "Examples:\n  sutazai-server tasks list --state failed --label team=search --limit 10")]
     List(List),
-    /// Follow a task's events to its end
+    /// Follow a task's events to its end; one that does not complete exits 1
     #[command(
-        after_help = "A connection that breaks is taken up again where it broke.\n\nExamples:\n  sutazai-server tasks watch 019f3c2a-7d41-7000-8000-000000000000 --json"
+        after_help = "A connection that breaks is taken up again where it broke. With --json each event is one line.\n\nExamples:\n  sutazai-server tasks watch 019f3c2a-7d41-7000-8000-000000000000 --json"
     )]
     Watch {
         /// Its id
@@ -197,6 +197,8 @@ pub(super) enum Tasks {
     Cancel {
         /// Its id
         id: String,
+        #[command(flatten)]
+        key: Keyed,
     },
     /// Tell a task something it waits for, or will wait for
     #[command(
@@ -210,6 +212,8 @@ pub(super) enum Tasks {
         /// What it carries: JSON, @FILE, or - for stdin
         #[arg(value_name = "JSON|@FILE|-", default_value = "null")]
         payload: String,
+        #[command(flatten)]
+        key: Keyed,
     },
     /// Show what a task has recorded
     #[command(after_help = "Examples:\n  sutazai-server tasks journal 019f3c2a-7d41-7000-8000-000000000000")]

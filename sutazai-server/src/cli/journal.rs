@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    grammar::{Fork, Resolve},
+    grammar::{Fork, Keyed, Resolve},
     output::Output,
     tasks::{document, given, object, show, show_page},
 };
@@ -18,9 +18,16 @@ pub(super) fn address(id: &str, what: &str) -> String {
 }
 
 /// Runs `tasks signal`.
-pub(super) async fn signal(id: &str, name: &str, payload: &str, client: &Client, out: Output) -> Result<(), Failure> {
+pub(super) async fn signal(
+    id: &str,
+    name: &str,
+    payload: &str,
+    key: &Keyed,
+    client: &Client,
+    out: Output,
+) -> Result<(), Failure> {
     let payload = document("the signal", payload)?;
-    let told = client.post(&address(id, &format!("signals/{}", segment(name))), &payload, None).await?;
+    let told = client.post(&address(id, &format!("signals/{}", segment(name))), &payload, key.get()).await?;
     out.answer(&told, |_| out.line(&format!("task {id} was told {name}")))
 }
 
@@ -41,7 +48,7 @@ pub(super) async fn list(
 pub(super) async fn fork(fork: Fork, client: &Client, out: Output) -> Result<(), Failure> {
     let input = fork.input.map(|input| document("--input", &input)).transpose()?;
     let body = object([("from", Some(fork.from.into())), ("input", input)]);
-    out.answer(&client.post(&address(&fork.id, "fork"), &body, None).await?, |task| show(task, out))
+    out.answer(&client.post(&address(&fork.id, "fork"), &body, fork.key.get()).await?, |task| show(task, out))
 }
 
 /// Runs `tasks resolve`.
@@ -52,5 +59,5 @@ pub(super) async fn resolve(resolve: Resolve, client: &Client, out: Output) -> R
         (None, None) => json!({ "retry": Value::Bool(resolve.retry) }),
     };
     let path = address(&resolve.id, &format!("journal/{}/resolve", resolve.index));
-    out.answer(&client.post(&path, &body, None).await?, |task| show(task, out))
+    out.answer(&client.post(&path, &body, resolve.key.get()).await?, |task| show(task, out))
 }

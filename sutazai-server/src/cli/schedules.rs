@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    grammar::{Define, Schedules},
+    grammar::{Define, Keyed, Schedules},
     output::Output,
     tasks::{document, given, labels, object, show, show_page, text},
 };
@@ -17,7 +17,9 @@ const PATH: &str = "/api/v1/schedules";
 /// Runs `schedules …`.
 pub(super) async fn run(command: Schedules, client: Client, out: Output) -> Result<Exit, Failure> {
     let of = |name: &str| format!("{PATH}/{}", segment(name));
-    let done = |name: &str, what: &str| client_post(&client, format!("{}/{what}", of(name)));
+    let tell = async |name: &str, what: &str, key: &Keyed| {
+        client.post(&format!("{}/{what}", of(name)), &json!({}), key.get()).await
+    };
     let shown = |schedule: &Value| show_one(schedule, out);
     match command {
         Schedules::List { limit, cursor } => {
@@ -26,26 +28,24 @@ pub(super) async fn run(command: Schedules, client: Client, out: Output) -> Resu
             out.answer(&client.get(PATH, &query).await?, |page| show_page(page, columns, out))?;
         }
         Schedules::Show { name } => out.answer(&client.get(&of(&name), &[]).await?, shown)?,
-        Schedules::Create(define) => out.answer(&client.post(PATH, &schedule(*define)?, None).await?, shown)?,
+        Schedules::Create { define, key } => {
+            out.answer(&client.post(PATH, &schedule(*define)?, key.get()).await?, shown)?;
+        }
         Schedules::Update(define) => {
             let (path, schedule) = (of(&define.name), schedule(*define)?);
             client.get(&path, &[]).await?; // one that does not exist is not made
             out.answer(&client.put(&path, &schedule).await?, shown)?;
         }
         Schedules::Delete { name } => {
-            client.delete(&of(&name)).await?;
+            client.delete(&of(&name), None).await?;
             let document = json!({ "name": name, "deleted": true });
             out.answer(&document, |_| out.line(&format!("the schedule {name} is gone; its tasks go on")))?;
         }
-        Schedules::Pause { name } => out.answer(&done(&name, "pause").await?, shown)?,
-        Schedules::Resume { name } => out.answer(&done(&name, "resume").await?, shown)?,
-        Schedules::Trigger { name } => out.answer(&done(&name, "trigger").await?, |task| show(task, out))?,
+        Schedules::Pause { name, key } => out.answer(&tell(&name, "pause", &key).await?, shown)?,
+        Schedules::Resume { name, key } => out.answer(&tell(&name, "resume", &key).await?, shown)?,
+        Schedules::Trigger { name, key } => out.answer(&tell(&name, "trigger", &key).await?, |task| show(task, out))?,
     }
     Ok(Exit::Done)
-}
-
-async fn client_post(client: &Client, path: String) -> Result<Value, Failure> {
-    client.post(&path, &json!({}), None).await
 }
 
 fn schedule(define: Define) -> Result<Value, Failure> {

@@ -22,12 +22,12 @@ pub(super) async fn run(command: Tasks, client: Client, out: Output) -> Result<E
         Tasks::Submit(submit) => return self::submit(*submit, &client, out).await,
         Tasks::Get { id } => out.answer(&client.task(&id).await?, |task| show(task, out))?,
         Tasks::List(list) => out.answer(&self::list(list, &client).await?, |page| show_list(page, out))?,
-        Tasks::Watch { id } => client.follow(&id, |event| show_event(event, out)).await?,
-        Tasks::Cancel { id } => {
+        Tasks::Watch { id } => return watch(&id, &client, out).await,
+        Tasks::Cancel { id, key } => {
             let path = format!("/api/v1/tasks/{}/cancel", segment(&id));
-            out.answer(&client.post(&path, &json!({}), None).await?, |task| show(task, out))?;
+            out.answer(&client.post(&path, &json!({}), key.get()).await?, |task| show(task, out))?;
         }
-        Tasks::Signal { id, name, payload } => journal::signal(&id, &name, &payload, &client, out).await?,
+        Tasks::Signal { id, name, payload, key } => journal::signal(&id, &name, &payload, &key, &client, out).await?,
         Tasks::Journal { id, limit, cursor } => journal::list(&id, limit, cursor, &client, out).await?,
         Tasks::Fork(fork) => journal::fork(fork, &client, out).await?,
         Tasks::Resolve(resolve) => journal::resolve(resolve, &client, out).await?,
@@ -56,6 +56,22 @@ async fn submit(submit: Submit, client: &Client, out: Output) -> Result<Exit, Fa
     }
     out.answer(&task, |task| show(task, out))?;
     fault(&task).filter(|_| submit.wait).map_or(Ok(Exit::Done), Err)
+}
+
+/// Shows the events of a task; its end decides how the command ends.
+async fn watch(id: &str, client: &Client, out: Output) -> Result<Exit, Failure> {
+    let mut end = Value::Null;
+    let each = |event: &TaskEvent| {
+        match event.kind.as_str() {
+            "task.failed" => end = json!({ "id": id, "state": "failed", "error": event.data["error"] }),
+            "task.cancelled" => end = json!({ "id": id, "state": "cancelled" }),
+            "task.discarded" => {} // of a task that failed
+            _ => end = Value::Null,
+        }
+        show_event(event, out)
+    };
+    client.follow(id, each).await?;
+    fault(&end).map_or(Ok(Exit::Done), Err)
 }
 
 /// An object of the fields that have a value.

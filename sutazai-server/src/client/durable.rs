@@ -12,9 +12,9 @@ impl Client {
         self.send(self.request(Method::PUT, path).json(body)).await
     }
 
-    /// Removes what is at `path`.
-    pub async fn delete(&self, path: &str) -> Result<(), Failure> {
+    /// Removes what is at `path`, with an idempotency key if one is given.
+    pub async fn delete(&self, path: &str, key: Option<&str>) -> Result<(), Failure> {
         let request = self.request(Method::DELETE, path).timeout(super::PATIENCE);
-        self.checked(request.send().await).await.map(|_| ())
+        self.checked(super::keyed(request, key).send().await).await.map(|_| ())
     }
 }

@@ -69,7 +69,7 @@ impl Client {
     /// Posts `body` to `path`, with an idempotency key if one is given.
     pub async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> Result<Value, Failure> {
         let request = self.request(Method::POST, path).json(body);
-        self.send(key.into_iter().fold(request, |request, key| request.header("idempotency-key", key))).await
+        self.send(keyed(request, key)).await
     }
 
     /// Reads a task.
@@ -107,6 +107,10 @@ impl Client {
         Failure::new(Exit::Unreachable, what)
             .hint("start one with `sutazai-server serve`, or name another with --server URL")
     }
+}
+
+fn keyed(request: RequestBuilder, key: Option<&str>) -> RequestBuilder {
+    key.into_iter().fold(request, |request, key| request.header("idempotency-key", key))
 }
 
 /// What a refusal means to the caller.

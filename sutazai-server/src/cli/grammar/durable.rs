@@ -5,7 +5,22 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 use sutazai_core::clock::Timestamp;
 
-use super::{pair, time};
+use super::{key, pair, time};
+
+/// What makes a change that is asked for twice one change.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Keyed {
+    /// Makes a repetition of this command, such as after a lost answer, one change
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    idempotency_key: Option<String>,
+}
+
+impl Keyed {
+    /// The key, if one is given.
+    pub(in crate::cli) fn get(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
+    }
+}
 
 /// Arguments of `tasks fork`.
 #[derive(Debug, Args)]
@@ -18,6 +33,8 @@ pub(in crate::cli) struct Fork {
     /// Another input: JSON, @FILE, or - for stdin
     #[arg(long, value_name = "JSON|@FILE|-")]
     pub(in crate::cli) input: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) key: Keyed,
 }
 
 /// Arguments of `tasks replay`.
@@ -51,6 +68,8 @@ pub(in crate::cli) struct Resolve {
     /// It counts as failed
     #[arg(long, value_name = "WHY")]
     pub(in crate::cli) fail: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) key: Keyed,
 }
 
 /// What to do with tasks that failed.
@@ -67,7 +86,7 @@ pub(in crate::cli) enum Dead {
     },
     /// Start one again, or all that fit
     #[command(
-        after_help = "A task keeps its id and begins at attempt 1. Without another input, steps that succeeded do not run again.\n\nExamples:\n  sutazai-server tasks dead requeue 019f3c2a-7d41-7000-8000-000000000000 --input '{\"times\":0}'\n  sutazai-server tasks dead requeue --agent dev.fail --label team=search"
+        after_help = "A task keeps its id and begins at attempt 1. Without another input, steps that succeeded do not run again.\n\nExamples:\n  sutazai-server tasks dead requeue 019f3c2a-7d41-7000-8000-000000000000 --input '{\"times\":0}'\n  sutazai-server tasks dead requeue --agent dev.fail --label team=search\n  sutazai-server tasks dead requeue --all"
     )]
     Requeue(Requeue),
     /// Give one up for good
@@ -75,6 +94,8 @@ pub(in crate::cli) enum Dead {
     Discard {
         /// The task's id
         id: String,
+        #[command(flatten)]
+        key: Keyed,
     },
 }
 
@@ -100,16 +121,19 @@ pub(in crate::cli) struct Letters {
 
 /// Arguments of `tasks dead requeue`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("which").required(true).multiple(true).args(["id", "agent", "tenant", "label"])))]
+#[command(group(ArgGroup::new("which").required(true).multiple(true).args(["id", "all", "agent", "tenant", "label"])))]
 pub(in crate::cli) struct Requeue {
     /// The task's id
-    #[arg(conflicts_with_all = ["agent", "tenant", "label"])]
+    #[arg(conflicts_with_all = ["all", "agent", "tenant", "label"])]
     pub(in crate::cli) id: Option<String>,
+    /// All there are, or all that fit the conditions given
+    #[arg(long)]
+    pub(in crate::cli) all: bool,
     /// Another input: JSON, @FILE, or - for stdin
-    #[arg(long, value_name = "JSON|@FILE|-", conflicts_with_all = ["agent", "tenant", "label"])]
+    #[arg(long, value_name = "JSON|@FILE|-", conflicts_with_all = ["all", "agent", "tenant", "label"])]
     pub(in crate::cli) input: Option<String>,
     /// When it fails unless finished; without one, a deadline that has passed is dropped
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["agent", "tenant", "label"])]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["all", "agent", "tenant", "label"])]
     pub(in crate::cli) deadline: Option<Timestamp>,
     /// All of this agent
     #[arg(long, value_name = "NAME")]
@@ -120,6 +144,8 @@ pub(in crate::cli) struct Requeue {
     /// All with this label
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(in crate::cli) label: Option<(String, String)>,
+    #[command(flatten)]
+    pub(in crate::cli) key: Keyed,
 }
 
 /// What to do with schedules.
@@ -145,7 +171,12 @@ pub(in crate::cli) enum Schedules {
     #[command(
         after_help = "Examples:\n  sutazai-server schedules create nightly --cron \"0 3 * * *\" --time-zone Europe/Berlin --agent dev.echo --input '{}'\n  sutazai-server schedules create tick --every 30s --agent dev.echo --input '{}' --overlap queue\n  sutazai-server schedules create once --at 2027-01-01T00:00:00Z --agent dev.echo --input '{}'"
     )]
-    Create(Box<Define>),
+    Create {
+        #[command(flatten)]
+        define: Box<Define>,
+        #[command(flatten)]
+        key: Keyed,
+    },
     /// Put another one in the place of one
     #[command(
         after_help = "Examples:\n  sutazai-server schedules update nightly --cron \"30 3 * * *\" --agent dev.echo --input '{}'"
@@ -162,18 +193,24 @@ pub(in crate::cli) enum Schedules {
     Pause {
         /// Its name
         name: String,
+        #[command(flatten)]
+        key: Keyed,
     },
     /// Let one go on
     #[command(after_help = "Examples:\n  sutazai-server schedules resume nightly")]
     Resume {
         /// Its name
         name: String,
+        #[command(flatten)]
+        key: Keyed,
     },
     /// Submit its task now
     #[command(after_help = "Examples:\n  sutazai-server schedules trigger nightly")]
     Trigger {
         /// Its name
         name: String,
+        #[command(flatten)]
+        key: Keyed,
     },
 }
 
@@ -257,7 +294,14 @@ impl std::str::FromStr for Every {
 pub(in crate::cli) enum Nodes {
     /// List the servers that share the store
     #[command(after_help = "Examples:\n  sutazai-server nodes list --json")]
-    List,
+    List {
+        /// Servers at most
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long)]
+        cursor: Option<String>,
+    },
 }
 
 /// Arguments of `events`.
