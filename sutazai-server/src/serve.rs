@@ -4,7 +4,7 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sutazai_llm::ollama::Discovered;
@@ -18,6 +18,9 @@ use crate::{
     node::DataDir,
     process::{Exit, Failure, Stop},
 };
+
+/// How long changes under idempotency keys have to be noted at the end.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// What a server must have to itself, taken before anything slow is begun.
 pub struct Claimed {
@@ -94,6 +97,7 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
         let closed = CancellationToken::new();
         let state = AppState::new(engine.orchestrator.clone(), metrics, options);
+        let settling = state.clone();
         let serving = async {
             let served = http::serve(listener, state, closed.clone().cancelled_owned()).await;
             end.cancel(); // whatever made it stop, the engine stops too
@@ -102,8 +106,14 @@ impl Server {
         let draining = async {
             end.cancelled().await;
             tracing::info!(running = engine.orchestrator.running(), "draining");
+            let began = Instant::now();
+            if tokio::time::timeout(drain.min(SETTLE), settling.settle()).await.is_err() {
+                tracing::warn!(
+                    "a change under an idempotency key was not done in time; its repetition may be carried out"
+                );
+            }
             // Until this is done the API goes on answering: those who wait for a running task get its result.
-            let drained = engine.close(drain).await;
+            let drained = engine.close(drain.saturating_sub(began.elapsed())).await;
             closed.cancel();
             drained
         };

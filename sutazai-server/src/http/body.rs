@@ -9,10 +9,17 @@ use axum::{
 };
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use sutazai_core::Payload;
 
-use super::{problem::Problem, state::AppState, strict::check_depth};
+use super::{
+    problem::Problem,
+    state::AppState,
+    strict::{Object, check_depth},
+};
 
 /// What is read and thrown away of a body that is too large, so that a client that writes before it reads sees the answer.
 const DRAIN_BYTES: usize = 64 << 20;
@@ -82,6 +89,28 @@ impl FromRequest<AppState> for OptionalBody {
             (true, _) => Ok(Self(None)),
             (false, true) => Ok(Self(Some(body))),
             (false, false) => Err(not_json()),
+        }
+    }
+}
+
+/// No body by contract: nothing, or an object without fields, whatever type it is said to have.
+pub(super) struct NoBody;
+
+impl FromRequest<AppState> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+
+        let body = JsonBody::read(request, state).await?;
+        if body.0.is_empty() {
+            return Ok(Self);
+        }
+        match body.parse::<Object<Nothing>>() {
+            Ok(_) => Ok(Self),
+            Err(problem) => Err(problem.with_detail("this address takes no body: send none, or {}")),
         }
     }
 }
@@ -184,7 +213,6 @@ mod tests {
     use sutazai_core::task::RetryPolicy;
 
     use super::*;
-    use crate::http::strict::Object;
 
     fn status<T: DeserializeOwned>(bytes: &[u8]) -> (u16, String) {
         let problem = parse::<Object<T>>(bytes).err().unwrap();

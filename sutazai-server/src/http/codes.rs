@@ -142,7 +142,6 @@ pub(super) const CODES: &[Code] = &[
         "Not a dead letter",
         "The task did not fail, or was requeued or discarded already. `GET /api/v1/dead-letters` lists those that can be decided about.",
     ),
-    code("not_found", &[404], "No such address", "`/docs` lists the addresses of this server."),
     code(
         "nothing_to_resolve",
         &[409],
@@ -162,6 +161,7 @@ pub(super) const CODES: &[Code] = &[
         "So many tasks are queued, or so many requests wait for a model, that no more are taken. Come back after `Retry-After`.",
     ),
     code("request_timeout", &[408], "Request took too long", "The body did not arrive in time. Send it again."),
+    code("route_not_found", &[404], "No such address", "`/docs` lists the addresses of this server."),
     code(
         "schedule_exists",
         &[409],

@@ -10,7 +10,7 @@ use sutazai_core::{
 };
 
 use super::{
-    body::{JsonBody, OptionalBody},
+    body::{JsonBody, NoBody, OptionalBody},
     cursor,
     once::{Kept, once},
     path::Id,
@@ -165,7 +165,7 @@ pub(super) async fn requeue_many(State(state): State<AppState>, key: Idempotency
         (status = 409, description = "The task is no dead letter", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, key: IdempotencyKey) -> Reply {
+pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, key: IdempotencyKey, _: NoBody) -> Reply {
     let key = key.of_task(&state, id, "DELETE dead letter", &Payload::null()).await?;
     let changed = state.orchestrator().discard(id, key).await?;
     let mut response = Response::new(Body::empty());

@@ -17,25 +17,49 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
+use utoipa::openapi::OpenApi;
 use uuid::Uuid;
 
-use super::{guard, problem::Problem, state::AppState};
+use super::{guard, parameters::Parameters, problem::Problem, state::AppState};
 use crate::metrics::Routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the edge of a group of routes needs.
+#[derive(Clone)]
 pub(super) struct Edge {
     state: AppState,
     routes: Arc<Routes>,
+    parameters: Arc<Parameters>,
     /// How long an answer may take, its body included.
     limit: Duration,
     ids: Arc<RequestIds>,
 }
 
 impl Edge {
-    pub(super) fn new(state: &AppState, routes: &Arc<Routes>, ids: &Arc<RequestIds>, limit: Duration) -> Arc<Self> {
-        Arc::new(Self { state: state.clone(), routes: Arc::clone(routes), limit, ids: Arc::clone(ids) })
+    /// Of all routes that `document` describes.
+    pub(super) fn new(state: &AppState, document: &OpenApi) -> Self {
+        Self {
+            state: state.clone(),
+            routes: Arc::new(Routes::new(state.metrics(), document.paths.paths.keys())),
+            parameters: Arc::new(Parameters::of(document)),
+            limit: Duration::MAX,
+            ids: Arc::new(RequestIds::new()),
+        }
+    }
+
+    /// The same for routes that may take so long.
+    pub(super) fn within(&self, limit: Duration) -> Arc<Self> {
+        Arc::new(Self { limit, ..self.clone() })
+    }
+
+    fn admits(&self, request: &Request, route: Option<&MatchedPath>) -> Result<(), Problem> {
+        let (method, uri) = (request.method(), request.uri());
+        guard::check(method, uri, request.headers(), &self.state.options().allowed_hosts)?;
+        match (route, uri.query()) {
+            (Some(route), Some(query)) => self.parameters.check(route.as_str(), method, query),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -51,8 +75,7 @@ pub(super) async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, ne
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
-    let allowed = &edge.state.options().allowed_hosts;
-    let mut response = match guard::check(&method, request.uri(), request.headers(), allowed) {
+    let mut response = match edge.admits(&request, path.as_ref()) {
         Ok(()) => answer(next.run(request), edge.limit).await,
         Err(problem) => problem.into_response(),
     };

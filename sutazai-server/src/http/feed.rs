@@ -31,7 +31,7 @@ const PAGE: usize = 200;
 /// event's number within its task. With `Accept: text/event-stream` the answer is a stream of the same items without end, which resumes after `Last-Event-ID`.
 #[utoipa::path(
     get, path = "/api/v1/events", tag = "events", operation_id = "follow_all",
-    params(FeedQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Of a stream: the number of the last event seen, before `after`")),
+    params(FeedQuery, ("cursor" = Option<u64>, Query, description = "The same as `after`"), ("Last-Event-ID" = Option<u64>, Header, description = "Of a stream: the number of the last event seen, before `after`")),
     responses(
         (status = 200, description = "A page; `next_cursor` is null at the newest event, and `after` stays the last `seq`. Or a stream.", content(
             (FeedList<'static> = "application/json"), (FeedEventView = "text/event-stream"),

@@ -82,7 +82,6 @@ pub(super) async fn version(State(state): State<AppState>, name: AgentName) -> R
     responses(
         (status = 202, description = "The job, stored", body = JobAccepted, headers(
             ("Location" = String, description = "The address of the job"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
         )),
         (status = 404, description = "No such agent", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 409, description = "The key was used with another body", body = ProblemView<'static>, content_type = "application/problem+json"),

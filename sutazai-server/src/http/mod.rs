@@ -4,6 +4,7 @@ mod agents;
 mod body;
 mod build;
 mod codes;
+mod common;
 mod cursor;
 mod dead_letters;
 mod docs;
@@ -12,9 +13,11 @@ mod events;
 mod feed;
 mod guard;
 mod jobs;
+mod keys;
 mod nodes;
 mod once;
 mod operators;
+mod parameters;
 mod path;
 mod problem;
 mod query;
@@ -25,6 +28,7 @@ mod serve;
 mod state;
 mod strict;
 mod tasks;
+mod through;
 mod views;
 
 pub use self::{

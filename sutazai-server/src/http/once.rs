@@ -49,15 +49,16 @@ impl Kept {
     }
 }
 
-/// Does `work` unless its key was used for the same request before; that one's answer is given again. An answer that is a problem is not kept: its
-/// repetition is tried anew. Of two repetitions at the same moment in two processes both may do the work.
+/// Does `work` unless its key was used for the same request before; that one's answer is given again. Of repetitions at the same moment in this process one does
+/// the work, and the others wait for its answer; of two in two processes both may do it. An answer that is a problem is not kept: its repetition is tried
+/// anew. Routes that call this are carried through (see [`super::through`]), so that work which was done is also noted.
 pub(super) async fn once(
     state: &AppState,
     key: Option<IdempotencyKey>,
     work: impl Future<Output = Result<Kept, Problem>>,
 ) -> Reply {
     let Some(key) = key else { return work.await?.reply(false) };
-    let _answering = state.answering().lock().await;
+    let _turn = state.keys().turn(&key).await?;
     let store = state.orchestrator().task_store();
     if let Some(kept) = recall(&**store, &key).await? {
         return kept.reply(true);
@@ -81,5 +82,73 @@ async fn recall(store: &dyn TaskStore, key: &IdempotencyKey) -> Result<Option<Ke
             let detail = "the idempotency key was used for another request";
             Err(Problem::new(StatusCode::CONFLICT, "idempotency_conflict", detail))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use sutazai_core::Orchestrator;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{http::Options, metrics::Metrics};
+
+    async fn state() -> AppState {
+        let engine = Orchestrator::builder().start().await.unwrap();
+        AppState::new(
+            engine,
+            Arc::new(Metrics::new("sutazai", std::iter::empty::<&str>()).unwrap()),
+            Options::default(),
+        )
+    }
+
+    fn key(operation: &str) -> Option<IdempotencyKey> {
+        Some(IdempotencyKey::new("default", "k", operation, &Payload::null()).unwrap())
+    }
+
+    fn is_replay(reply: Reply) -> bool {
+        reply.unwrap().headers().contains_key("idempotency-replayed")
+    }
+
+    #[tokio::test]
+    async fn of_two_requests_at_once_one_does_the_work() {
+        let (state, gate, done) = (state().await, Arc::new(Notify::new()), AtomicUsize::new(0));
+        let work = || async {
+            gate.notified().await;
+            Kept::new(StatusCode::OK, &done.fetch_add(1, Ordering::SeqCst))
+        };
+        let mut first = pin!(once(&state, key("a"), work()));
+        let mut second = pin!(once(&state, key("a"), work()));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("the work is done at a closed gate"),
+            _ = &mut second => panic!("answered before the first one"),
+            () = tokio::task::yield_now() => {}
+        }
+        gate.notify_one();
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!((is_replay(first), is_replay(second), done.load(Ordering::SeqCst)), (false, true, 1));
+        let other = once(&state, key("b"), work()).await.unwrap_err();
+        assert_eq!((other.code(), done.load(Ordering::SeqCst)), ("idempotency_conflict", 1));
+    }
+
+    #[tokio::test]
+    async fn a_failure_leaves_the_key_to_its_repetition() {
+        let state = state().await;
+        let fails = async { Err(Problem::internal("no")) };
+        assert_eq!(once(&state, key("a"), fails).await.unwrap_err().code(), "internal");
+        let works = || async { Kept::new(StatusCode::OK, &1) };
+        assert!(!is_replay(once(&state, key("a"), works()).await));
+        assert!(is_replay(once(&state, key("a"), works()).await));
+        state.keys().close().await;
+        assert_eq!(once(&state, key("a"), works()).await.unwrap_err().code(), "shutting_down");
     }
 }

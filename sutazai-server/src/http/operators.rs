@@ -1,6 +1,6 @@
 //! What operators and their tools ask: is it alive, is it ready, how is it doing, which build is it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     extract::State,
@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 use sutazai_core::{
-    Result,
+    Error, ErrorKind, Result,
     agent::{AgentDescriptor, ModelRole},
 };
 use utoipa::ToSchema;
@@ -21,6 +21,16 @@ use super::{
     views::Availability,
 };
 use crate::metrics::{CONTENT_TYPE, QueueState};
+
+/// How long the store has to answer those who ask how the server is: they do not wait long themselves.
+const PROMPTLY: Duration = Duration::from_secs(3);
+
+async fn promptly<T>(asked: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(PROMPTLY, asked).await.unwrap_or_else(|_| {
+        let message = format!("the store did not answer within {} s", PROMPTLY.as_secs());
+        Err(Error::new(ErrorKind::Timeout, message).with_code("store_timeout"))
+    })
+}
 
 /// That the process lives.
 #[derive(Serialize, ToSchema)]
@@ -80,7 +90,7 @@ impl From<Result<()>> for Check {
 impl Readiness {
     /// Of the server: the store answers and work is taken.
     async fn of_server(state: &AppState) -> Self {
-        Self::from_iter([("store", state.orchestrator().ping().await.into())])
+        Self::from_iter([("store", promptly(state.orchestrator().ping()).await.into())])
     }
 
     /// Of one agent: also its models are on disk.
@@ -163,7 +173,7 @@ pub(super) async fn prometheus(state: &AppState, agent: Option<&str>) -> Reply {
     let engine = state.orchestrator();
     let queue =
         async { Ok(QueueState { depths: engine.queue_depths().await?, queued: engine.task_store().queued().await? }) };
-    let queue: Result<QueueState> = queue.await;
+    let queue: Result<QueueState> = promptly(queue).await;
     let queue = queue.inspect_err(|error| tracing::warn!(error = %error.report(), "the queue cannot be counted")).ok();
     let text = state.metrics().text(engine.running(), queue.as_ref(), agent)?;
     Ok(document(StatusCode::OK, CONTENT_TYPE, text))
@@ -196,4 +206,19 @@ fn page(html: bytes::Bytes) -> axum::response::Response {
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_says_nothing_is_a_check_that_failed() {
+        let check = Check::from(promptly(std::future::pending::<Result<()>>()).await);
+        assert_eq!(
+            (check.status, check.detail.as_deref()),
+            ("unavailable", Some("the store did not answer within 3 s"))
+        );
+        assert_eq!(Check::from(promptly(async { Ok(()) }).await).status, "ok");
+    }
 }

@@ -46,6 +46,12 @@ impl Problem {
         Self::invalid("the request is wrong", vec![Fault::new(path, message)])
     }
 
+    /// The same problem in other words.
+    pub(super) fn with_detail(mut self, detail: &'static str) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
     pub(super) fn not_found(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
@@ -165,7 +171,7 @@ pub(super) fn is_ending(error: &Error) -> bool {
 
 /// A problem document (RFC 9457).
 #[derive(Serialize, ToSchema)]
-#[schema(title = "Problem")]
+#[schema(as = Problem)]
 pub(super) struct ProblemView<'a> {
     /// Where this kind of problem is explained, relative to the server.
     #[schema(example = "/docs/errors#task_not_found")]

@@ -1,29 +1,28 @@
 //! Every route, once: the same list makes the router and the OpenAPI document.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Router,
     http::{StatusCode, Uri},
     middleware::from_fn_with_state,
 };
-use utoipa::{
-    OpenApi, ToSchema,
-    openapi::{Content, PathItem, Ref, ResponseBuilder},
-};
+use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    agents, dead_letters,
-    edge::{Edge, RequestIds, pass},
+    agents,
+    common::complete,
+    dead_letters,
+    edge::{Edge, pass},
     events, feed, jobs, nodes, operators,
-    problem::{Problem, ProblemView},
+    problem::Problem,
     query::MAX_WAIT,
     schedules,
     state::AppState,
     tasks,
+    through::through,
 };
-use crate::metrics::Routes;
 
 /// The description of the API, before its routes are added.
 #[derive(OpenApi)]
@@ -31,8 +30,9 @@ use crate::metrics::Routes;
     info(
         title = "SutazAI",
         description = "Durable LLM agents on hardware you own. Times are RFC 3339 in UTC with milliseconds, durations are integers named `*_ms`, \
-                       errors are problem documents (RFC 9457) with a stable `code`; lists are paged with `limit` and `cursor`. Unknown fields in requests \
-                       are refused, in answers they should be ignored."
+                       errors are problem documents (RFC 9457) with a stable `code`, explained at `/docs/errors`; lists are paged with `limit` and `cursor`. \
+                       Unknown fields and query parameters in requests are refused, unknown fields in answers should be ignored. A request may carry \
+                       `x-request-id`, and every answer does. A change that was begun is carried through, although its connection is cut."
     ),
     tags(
         (name = "tasks", description = "Submit, follow and cancel durable units of work"),
@@ -46,29 +46,17 @@ use crate::metrics::Routes;
 )]
 struct Api;
 
-/// Routes that answer as fast as they can.
+/// Routes that answer as fast as they can. The engine sees to what was submitted, whether anybody waits for the answer or not.
 fn prompt() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::submit_batch))
-        .routes(routes!(tasks::cancel))
-        .routes(routes!(tasks::signal))
-        .routes(routes!(tasks::fork))
         .routes(routes!(tasks::journal))
-        .routes(routes!(tasks::resolve))
         .routes(routes!(tasks::replay))
         .routes(routes!(tasks::cassette))
         .routes(routes!(events::follow))
         .routes(routes!(feed::follow))
         .routes(routes!(dead_letters::list))
-        .routes(routes!(dead_letters::requeue_many))
-        .routes(routes!(dead_letters::show, dead_letters::discard))
-        .routes(routes!(dead_letters::requeue))
-        .routes(routes!(schedules::create, schedules::list))
-        .routes(routes!(schedules::show, schedules::put, schedules::delete))
-        .routes(routes!(schedules::pause))
-        .routes(routes!(schedules::resume))
-        .routes(routes!(schedules::trigger))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(jobs::health))
@@ -83,6 +71,23 @@ fn prompt() -> OpenApiRouter<AppState> {
         .routes(routes!(operators::docs))
         .routes(routes!(operators::docs_errors))
         .merge(watched())
+}
+
+/// Routes that change what there is, and are carried through.
+fn changes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::signal))
+        .routes(routes!(tasks::fork))
+        .routes(routes!(tasks::resolve))
+        .routes(routes!(dead_letters::requeue_many))
+        .routes(routes!(dead_letters::show, dead_letters::discard))
+        .routes(routes!(dead_letters::requeue))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::trigger))
 }
 
 /// Routes that every process serves, whatever it does.
@@ -101,18 +106,19 @@ fn patient() -> OpenApiRouter<AppState> {
 
 /// The API as a service.
 pub fn router(state: AppState) -> Router {
-    let (prompt, patient) =
-        if state.options().operators_only { (watched(), OpenApiRouter::default()) } else { (prompt(), patient()) };
+    let (prompt, patient) = if state.options().operators_only {
+        (watched(), OpenApiRouter::default())
+    } else {
+        (prompt().merge(changes().layer(from_fn_with_state(state.clone(), through))), patient())
+    };
     let (prompt, mut document) = prompt.split_for_parts();
     let (patient, more) = patient.split_for_parts();
     document.merge(more);
-    let routes = Arc::new(Routes::new(state.metrics(), document.paths.paths.keys()));
-    let ids = Arc::new(RequestIds::new());
+    let edge = Edge::new(&state, &document);
     // The body and the answer each have the timeout to themselves.
     let limit: Duration = state.options().request_timeout.saturating_mul(2);
     let around = |routed: Router<AppState>, limit| {
-        let edge = Edge::new(&state, &routes, &ids, limit);
-        routed.method_not_allowed_fallback(no_method).layer(from_fn_with_state(edge, pass))
+        routed.method_not_allowed_fallback(no_method).layer(from_fn_with_state(edge.within(limit), pass))
     };
     around(prompt.fallback(no_route), limit).merge(around(patient, limit + MAX_WAIT)).with_state(state)
 }
@@ -120,32 +126,14 @@ pub fn router(state: AppState) -> Router {
 /// The OpenAPI document of the API.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    let mut document = prompt().into_openapi();
+    let mut document = prompt().merge(changes()).into_openapi();
     document.merge(patient().into_openapi());
-    document.paths.paths.values_mut().for_each(may_fail);
+    complete(&mut document);
     document
 }
 
-/// Any operation may be refused or fail, and those with a body may be sent a bad one: all say so alike.
-fn may_fail(item: &mut PathItem) {
-    let problem = |description: &str| {
-        let content = Content::new(Some(Ref::from_schema_name(ProblemView::name())));
-        ResponseBuilder::new().description(description).content("application/problem+json", content).build()
-    };
-    let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
-    for operation in operations.into_iter().flatten() {
-        let responses = &mut operation.responses.responses;
-        if operation.request_body.is_some() {
-            responses.insert("400".into(), problem("The body is not one JSON document").into());
-            responses.insert("413".into(), problem("The body is too large").into());
-            responses.insert("415".into(), problem("The body does not say that it is JSON").into());
-        }
-        responses.insert("default".into(), problem("Anything else: a problem with a stable `code`").into());
-    }
-}
-
 async fn no_route(uri: Uri) -> Problem {
-    Problem::not_found("not_found", format!("there is nothing at {:?}; /docs lists the addresses", uri.path()))
+    Problem::not_found("route_not_found", format!("there is nothing at {:?}; /docs lists the addresses", uri.path()))
 }
 
 async fn no_method(uri: Uri) -> Problem {

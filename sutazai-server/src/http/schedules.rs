@@ -9,7 +9,7 @@ use sutazai_core::{
 };
 
 use super::{
-    body::JsonBody,
+    body::{JsonBody, NoBody},
     cursor,
     once::{Kept, once},
     path::Named,
@@ -44,7 +44,6 @@ fn tenant(schedule: &Schedule) -> &str {
     responses(
         (status = 201, description = "The schedule", body = ScheduleView<'static>, headers(
             ("Location" = String, description = "The address of the schedule"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
         )),
         (status = 409, description = "There is one of this name", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The schedule is wrong", body = ProblemView<'static>, content_type = "application/problem+json"),
@@ -131,7 +130,7 @@ pub(super) async fn put(State(state): State<AppState>, Named(name): Named, body:
         (status = 404, description = "No such schedule", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn delete(State(state): State<AppState>, Named(name): Named) -> Reply {
+pub(super) async fn delete(State(state): State<AppState>, Named(name): Named, _: NoBody) -> Reply {
     state.orchestrator().remove_schedule(&name).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -152,7 +151,7 @@ pub(super) async fn delete(State(state): State<AppState>, Named(name): Named) ->
         (status = 404, description = "No such schedule", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn pause(State(state): State<AppState>, Named(name): Named, key: IdempotencyKey) -> Reply {
+pub(super) async fn pause(State(state): State<AppState>, Named(name): Named, key: IdempotencyKey, _: NoBody) -> Reply {
     set_paused(&state, &name, &key, true).await
 }
 
@@ -168,7 +167,7 @@ pub(super) async fn pause(State(state): State<AppState>, Named(name): Named, key
         (status = 404, description = "No such schedule", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn resume(State(state): State<AppState>, Named(name): Named, key: IdempotencyKey) -> Reply {
+pub(super) async fn resume(State(state): State<AppState>, Named(name): Named, key: IdempotencyKey, _: NoBody) -> Reply {
     set_paused(&state, &name, &key, false).await
 }
 
@@ -193,12 +192,16 @@ async fn set_paused(state: &AppState, name: &str, key: &IdempotencyKey, paused: 
     responses(
         (status = 202, description = "The task, stored", body = TaskView<'static>, headers(
             ("Location" = String, description = "The address of the task"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
         )),
         (status = 404, description = "No such schedule", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn trigger(State(state): State<AppState>, Named(name): Named, key: IdempotencyKey) -> Reply {
+pub(super) async fn trigger(
+    State(state): State<AppState>,
+    Named(name): Named,
+    key: IdempotencyKey,
+    _: NoBody,
+) -> Reply {
     let key = key_of(&state, &name, &key, "trigger").await?;
     let Submitted { task, replayed } = state.orchestrator().trigger_schedule(&name, key).await?;
     let mut response = json(StatusCode::ACCEPTED, &TaskView::from(&*task), TaskView::size(&task))?;

@@ -28,7 +28,7 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let closing = state.closing().clone();
+    let (closing, changes) = (state.closing().clone(), state.changes().clone());
     let service = TowerToHyperService::new(router(state));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
@@ -59,7 +59,9 @@ pub async fn serve(
     drop(listener);
     closing.cancel();
     connections.close();
-    if tokio::time::timeout(LINGER, connections.wait()).await.is_err() {
+    changes.close();
+    let ended = async { tokio::join!(connections.wait(), changes.wait()) };
+    if tokio::time::timeout(LINGER, ended).await.is_err() {
         tracing::debug!(connections = connections.len(), "connections that did not finish in time are cut off");
     }
     Ok(())

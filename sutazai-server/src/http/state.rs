@@ -7,10 +7,9 @@ use std::{
 
 use secrecy::SecretString;
 use sutazai_core::Orchestrator;
-use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::problem::Problem;
+use super::{keys::Keys, problem::Problem};
 use crate::{
     metrics::Metrics,
     webhooks::{Policy, Sender, TIMEOUT},
@@ -58,7 +57,8 @@ struct Shared {
     closing: CancellationToken,
     /// Says which webhooks are admitted; it sends none.
     webhooks: Sender,
-    answering: Mutex<()>,
+    keys: Keys,
+    changes: TaskTracker,
 }
 
 impl AppState {
@@ -74,7 +74,8 @@ impl AppState {
             started: Instant::now(),
             closing: CancellationToken::new(),
             webhooks,
-            answering: Mutex::new(()),
+            keys: Keys::default(),
+            changes: TaskTracker::new(),
         }))
     }
 
@@ -104,8 +105,18 @@ impl AppState {
         webhook.map_or(Ok(()), |url| Ok(self.0.webhooks.admit(url)?))
     }
 
-    /// Held while a request whose answer is remembered is carried out, so that its repetition finds the answer and not the half of it.
-    pub(super) fn answering(&self) -> &Mutex<()> {
-        &self.0.answering
+    /// Whose turn it is under each idempotency key.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// Changes under way, some of which nobody waits for any more.
+    pub(super) fn changes(&self) -> &TaskTracker {
+        &self.0.changes
+    }
+
+    /// Begins no change any more whose answer is kept under a key, and returns when those that were begun are noted: to be called before the engine ends.
+    pub async fn settle(&self) {
+        self.0.keys.close().await;
     }
 }

@@ -60,8 +60,8 @@ async fn a_wrong_field_is_named() {
 #[tokio::test]
 async fn wrong_addresses_methods_and_parameters() {
     let server = server().await;
-    server.get("/nowhere").await.problem(404, "not_found");
-    server.get("/api/v1/tasks/").await.problem(404, "not_found");
+    server.get("/nowhere").await.problem(404, "route_not_found");
+    server.get("/api/v1/tasks/").await.problem(404, "route_not_found");
     for id in ["not-a-uuid", "018f0000-0000-7000-8000-000000000000", "%ff", "%00"] {
         server.get(&format!("/api/v1/tasks/{id}")).await.problem(404, "task_not_found");
         server.get(&format!("/api/v1/tasks/{id}/events")).await.problem(404, "task_not_found");
@@ -80,6 +80,69 @@ async fn wrong_addresses_methods_and_parameters() {
     put.problem(405, "method_not_allowed");
     let id = "/api/v1/tasks/018f0000-0000-7000-8000-000000000000";
     server.ask(Method::DELETE, id, &[], Body::empty()).await.problem(405, "method_not_allowed");
+}
+
+/// Every address under `/api/v1` and of jobs, also one that takes no parameter, refuses what it does not know before it does anything.
+#[tokio::test]
+async fn an_unknown_parameter_is_named_with_those_that_are_allowed() {
+    let server = server().await;
+    let id = server.submit("dev.sleep", json!({"ms": 3_600_000})).await;
+    let refused = async |method: Method, path: &str| {
+        let problem = server.ask(method, path, &[], Body::empty()).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["path"], "/colour", "{path}: {problem}");
+        problem["errors"][0]["message"].as_str().unwrap().to_owned()
+    };
+    for path in ["cancel?colour=1", "signals/s?colour", "replay?&colour="] {
+        let message = refused(Method::POST, &format!("/api/v1/tasks/{id}/{path}")).await;
+        assert!(message.contains("takes none"), "{message}");
+    }
+    for path in ["events", "cassette"] {
+        refused(Method::GET, &format!("/api/v1/tasks/{id}/{path}?colour=1")).await;
+    }
+    refused(Method::GET, "/agents/dev.echo/v1/jobs/x?colour=1").await;
+    refused(Method::DELETE, "/api/v1/schedules/s?colour=1").await;
+    refused(Method::GET, "/api/v1/agents/dev.echo?colour=1").await;
+    let message = refused(Method::GET, "/api/v1/events?limit=1&colour=1").await;
+    assert!(message.contains("allowed are after, limit, cursor"), "{message}");
+    server.get("/api/v1/events?cursor=0&limit=1").await.expect(200);
+    server.get("/health?colour=1").await.expect(200);
+    assert!(server.get(&format!("/api/v1/tasks/{id}")).await.json()["finished_at"].is_null(), "nothing was done");
+}
+
+/// What takes no body takes an empty one too, whatever it is called, and nothing else.
+#[tokio::test]
+async fn a_body_where_none_belongs_is_refused() {
+    let server = server().await;
+    let json_type = [("content-type", "application/json")];
+    let schedule = json!({"name": "s", "every_ms": 3_600_000, "task": {"agent": "dev.echo", "input": 1}});
+    server.post("/api/v1/schedules", schedule.to_string()).await.expect(201);
+    for action in ["pause", "resume", "trigger"] {
+        let path = format!("/api/v1/schedules/s/{action}");
+        for (headers, body) in [(&[][..], ""), (&json_type, ""), (&json_type, "{}"), (&[], " {} ")] {
+            let status = if action == "trigger" { 202 } else { 200 };
+            server.ask(Method::POST, &path, headers, body).await.expect(status);
+        }
+    }
+    let id = server.submit("dev.sleep", json!({"ms": 3_600_000})).await;
+    let takes_none = [
+        (Method::POST, format!("/api/v1/tasks/{id}/cancel")),
+        (Method::POST, format!("/api/v1/tasks/{id}/replay")),
+        (Method::POST, "/api/v1/schedules/s/pause".to_owned()),
+        (Method::DELETE, "/api/v1/schedules/s".to_owned()),
+        (Method::DELETE, format!("/api/v1/dead-letters/{id}")),
+    ];
+    for (method, path) in takes_none {
+        let problem = server.ask(method.clone(), &path, &json_type, r#"{"why":1}"#).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["path"], "/why", "{path}");
+        for body in ["[]", "null", "1"] {
+            let problem = server.ask(method.clone(), &path, &[], body).await.problem(422, "invalid");
+            assert!(problem["detail"].as_str().unwrap().contains("takes no body"), "{problem}");
+        }
+        server.ask(method, &path, &json_type, "{").await.problem(400, "malformed_json");
+    }
+    assert!(server.get(&format!("/api/v1/tasks/{id}")).await.json()["finished_at"].is_null(), "nothing was done");
+    server.ask(Method::POST, &format!("/api/v1/tasks/{id}/cancel"), &json_type, "{}").await.expect(202);
+    server.ask(Method::POST, &format!("/api/v1/tasks/{id}/cancel"), &[], "").await.problem(409, "task_finished");
 }
 
 #[tokio::test]
@@ -133,5 +196,5 @@ async fn every_answer_is_dressed() {
     assert_ne!(request_id(Some("a b")).await, "a b");
     assert_ne!(request_id(None).await, request_id(None).await);
     let missing = server.ask(Method::GET, "/nowhere", &[("x-request-id", "r-1")], Body::empty()).await;
-    assert_eq!(missing.problem(404, "not_found")["request_id"], Value::from("r-1"));
+    assert_eq!(missing.problem(404, "route_not_found")["request_id"], Value::from("r-1"));
 }

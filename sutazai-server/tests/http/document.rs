@@ -86,6 +86,37 @@ async fn the_document_is_served_and_whole() {
     assert!(text.find("description\":\"\"").is_none(), "something has an empty description");
 }
 
+/// What holds everywhere stands everywhere: ids, keys and their replays, when to come back, and the codes.
+#[tokio::test]
+async fn the_document_names_headers_and_codes() {
+    let server = server().await;
+    let document = server.get("/openapi.json").await.expect(200).json();
+    // A batch has a key for each item, and a replay changes nothing.
+    let without_key = ["submit_batch", "replay_task"];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let has_key = parameters.iter().any(|one| one["name"] == "Idempotency-Key" && one["in"] == "header");
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(has_key || method != "post" || without_key.contains(&id), "{id} takes no key");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let headers = &response["headers"];
+                let place = format!("{method} {path} {status}");
+                assert!(headers["x-request-id"]["description"].is_string(), "{place}");
+                let replays = has_key && status.starts_with('2');
+                assert_eq!(headers["Idempotency-Replayed"].is_object(), replays, "{place}");
+                let comes_back = matches!(status.as_str(), "429" | "503" | "default");
+                assert_eq!(headers["Retry-After"].is_object(), comes_back, "{place}");
+            }
+            assert!(operation["responses"]["409"].is_object() || !has_key, "{method} {path}");
+        }
+    }
+    let problem = &document["components"]["schemas"]["Problem"]["properties"];
+    let page = server.get("/docs/errors").await.expect(200).text();
+    let codes = problem["code"]["examples"].as_array().unwrap();
+    assert_eq!(codes.len(), page.matches("<h3 id=").count());
+}
+
 #[tokio::test]
 async fn the_pages_need_nothing_from_outside() {
     let server = server().await;

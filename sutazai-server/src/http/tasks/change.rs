@@ -8,7 +8,7 @@ use sutazai_core::{
 
 use super::{IdempotencyKey, accepted, mark};
 use crate::http::{
-    body::{JsonBody, OptionalBody},
+    body::{JsonBody, NoBody, OptionalBody},
     path::{Id, Named},
     problem::ProblemView,
     reply::{Reply, json},
@@ -39,7 +39,12 @@ pub(in crate::http) fn changed(Changed { task, replayed }: &Changed) -> Reply {
         (status = 409, description = "The task has ended", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(in crate::http) async fn cancel(State(state): State<AppState>, Id(id): Id, key: IdempotencyKey) -> Reply {
+pub(in crate::http) async fn cancel(
+    State(state): State<AppState>,
+    Id(id): Id,
+    key: IdempotencyKey,
+    _: NoBody,
+) -> Reply {
     let key = key.of_task(&state, id, "POST cancel", &Payload::null()).await?;
     changed(&state.orchestrator().cancel_keyed(id, key).await?)
 }
@@ -56,9 +61,7 @@ pub(in crate::http) async fn cancel(State(state): State<AppState>, Id(id): Id, k
     ),
     request_body(content = Option<serde_json::Value>, description = "What it says: any JSON of at most 1 MiB"),
     responses(
-        (status = 202, description = "The signal, stored", body = Signalled<'static>, headers(
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
-        )),
+        (status = 202, description = "The signal, stored", body = Signalled<'static>),
         (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 409, description = "The task has ended", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The name or the payload is too long", body = ProblemView<'static>, content_type = "application/problem+json"),
@@ -92,7 +95,6 @@ pub(in crate::http) async fn signal(
     responses(
         (status = 202, description = "The new task, stored", body = TaskView<'static>, headers(
             ("Location" = String, description = "The address of the new task"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
         )),
         (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "There is no such entry, or the input does not fit", body = ProblemView<'static>, content_type = "application/problem+json"),

@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 
 use crate::http::{
+    body::NoBody,
     path::Id,
     problem::ProblemView,
     reply::{Reply, json},
@@ -22,7 +23,7 @@ use crate::http::{
         (status = 404, description = "No such task, or its agent is not registered here", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(in crate::http) async fn replay(State(state): State<AppState>, Id(id): Id) -> Reply {
+pub(in crate::http) async fn replay(State(state): State<AppState>, Id(id): Id, _: NoBody) -> Reply {
     json(StatusCode::OK, &state.orchestrator().replay(id).await?, 1_024)
 }
 

@@ -33,7 +33,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
     responses(
         (status = 202, description = "The task, stored", body = TaskView<'static>, headers(
             ("Location" = String, description = "The address of the task"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the key had been used before"),
         )),
         (status = 409, description = "The key was used with another body", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 422, description = "The request is wrong", body = ProblemView<'static>, content_type = "application/problem+json"),
