@@ -128,7 +128,7 @@ pub async fn signal(world: Arc<World>) {
         for (id, number) in untold {
             tokio::spawn(tell(Arc::clone(&world), id, number));
         }
-        tokio::time::sleep(ms(50)).await;
+        tokio::time::sleep(ms(150)).await;
     }
 }
 

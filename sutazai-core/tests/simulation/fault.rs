@@ -183,7 +183,7 @@ pub const FAULTS: u32 = 20;
 
 /// Makes things go wrong for `span`, and longer if that was not often enough.
 pub async fn make_faults(world: Arc<World>, mut rng: Rng, span: Duration) {
-    let planned = rng.u32(FAULTS..FAULTS + 15);
+    let planned = rng.u32(FAULTS..FAULTS + 8);
     let mut moments: Vec<Duration> = (0..planned).map(|_| span.mul_f64(rng.f64())).collect();
     moments.sort();
     let mut moments = moments.into_iter();

@@ -85,7 +85,7 @@ async fn violated(world: &World) -> Violation {
         if let Some(violation) = world.checker().violation.take() {
             return violation;
         }
-        tokio::time::sleep(ms(20)).await;
+        tokio::time::sleep(ms(200)).await;
     }
 }
 
@@ -95,7 +95,7 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
         tokio::spawn(keep_node(Arc::clone(world), node));
     }
     let mut clients = tokio::task::JoinSet::new();
-    for number in 0..TASKS + rng.usize(0..12) {
+    for number in 0..TASKS + rng.usize(0..6) {
         clients.spawn(clients::submit(Arc::clone(world), number, span));
     }
     clients.spawn(clients::schedule(Arc::clone(world)));

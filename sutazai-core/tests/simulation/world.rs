@@ -13,7 +13,7 @@ use sutazai_core::{
     clock::Timestamp,
     memory::MemoryTaskStore,
     store::{Claim, Granted, TaskStore, TaskWrite, WakeUp, WriteOutcome},
-    task::{Task, TaskId},
+    task::{Task, TaskId, TaskState},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -216,7 +216,12 @@ impl World {
             };
             self.note(32 + code, life.node as u64, || described(life.node, write, outcome));
         }
-        self.stored(life);
+        self.news.notify_one();
+        let runnable =
+            |(write, outcome): (&TaskWrite, &WriteOutcome)| *outcome == WriteOutcome::Applied && makes_runnable(write);
+        if batch.iter().zip(&outcomes).any(runnable) {
+            self.wake_others(life);
+        }
         Ok(outcomes)
     }
 
@@ -228,15 +233,11 @@ impl World {
                 format!("node {} is granted {} at {:?}", life.node, short(task.id), task.revision)
             });
         }
-        if !granted.tasks.is_empty() {
-            self.stored(life);
-        }
         Ok(granted)
     }
 
-    /// Tells other processes and the simulation of a commit.
-    fn stored(&self, by: &Life) {
-        self.news.notify_one();
+    /// Tells other processes that something is to be done.
+    fn wake_others(&self, by: &Life) {
         if self.faults().is_deaf() {
             return;
         }
@@ -290,6 +291,20 @@ impl World {
     /// The least that an effect takes.
     pub async fn breathe(&self) {
         self.draw(Delay::draw).pass().await;
+    }
+}
+
+/// Whether a write leaves something behind that any process may go on with.
+fn makes_runnable(write: &TaskWrite) -> bool {
+    match write {
+        TaskWrite::Insert { task, .. } => task.state == TaskState::Created,
+        // An end wakes the parent.
+        TaskWrite::Update { task, .. } => match task.state {
+            TaskState::Created | TaskState::Waiting => true,
+            state => state.is_terminal() && task.parent_id.is_some(),
+        },
+        TaskWrite::Append { children, .. } => !children.is_empty(),
+        TaskWrite::Signal { .. } => true,
     }
 }
 
