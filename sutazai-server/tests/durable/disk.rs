@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
-use sutazai_testing::Postgres;
+use sutazai_testing::{Installation, Postgres, PostgresConfig, Signal};
 
 use crate::{
     binary::{PATIENCE, Server, SmallDisk, http},
@@ -14,19 +14,36 @@ use crate::{
 pub(crate) fn sqlite() {
     let disk = SmallDisk::mount(24).unwrap();
     let server = Server::start(&disk.path().join("data"));
-    refuses_and_loses_nothing(&server, &disk);
+    refuses_and_loses_nothing(&server, &disk, 192, &["store_full"], || {});
 }
 
-/// The tables are on the small disk; the log of PostgreSQL is not, or it would end.
+/// The tables alone are on the small disk.
 pub(crate) fn postgres(postgres: &Postgres) {
     let (disk, data) = (SmallDisk::mount(32).unwrap(), tempfile::tempdir().unwrap());
     let store = postgres.create_database_in("full", disk.path());
-    refuses_and_loses_nothing(&Server::start_with(data.path(), &["--store", &store]), &disk);
+    let server = Server::start_with(data.path(), &["--store", &store]);
+    refuses_and_loses_nothing(&server, &disk, 192, &["store_full"], || {});
+    drop(server);
     postgres.query("postgres", "drop database \"full\" with (force)");
     postgres.query("postgres", "drop tablespace \"full\"");
 }
 
-fn refuses_and_loses_nothing(server: &Server, disk: &SmallDisk) {
+/// All of PostgreSQL is on it. Without space for its log it ends, and somebody starts it again.
+pub(crate) fn all_of_postgres(installation: &Installation) {
+    let (disk, data) = (SmallDisk::mount(160).unwrap(), tempfile::tempdir().unwrap());
+    let settings = [("max_wal_size", "48MB"), ("min_wal_size", "32MB")].map(|(key, to)| (key.into(), to.into()));
+    let config = PostgresConfig { below: Some(disk.path().to_owned()), settings: settings.into() };
+    let mut postgres = Postgres::start_with(installation, config).unwrap();
+    let store = postgres.create_database("tasks");
+    let server = Server::start_with(data.path(), &["--store", &store]);
+    refuses_and_loses_nothing(&server, &disk, 640, &["store_full", "store_unavailable", "store_timeout"], || {
+        postgres.stop(Signal::Quit);
+        postgres.start_again();
+    });
+}
+
+/// `mend`: what an operator does when there is space again.
+fn refuses_and_loses_nothing(server: &Server, disk: &SmallDisk, space: u32, codes: &[&str], mend: impl FnOnce()) {
     block_on(async {
         let elsewhere = tempfile::tempdir().unwrap();
         let (client, url) = (http(), server.url());
@@ -47,12 +64,13 @@ fn refuses_and_loses_nothing(server: &Server, disk: &SmallDisk) {
         assert_eq!(refused.status(), 503, "{acknowledged:?}");
         assert!(refused.headers().contains_key("retry-after"));
         let problem: Value = refused.json().await.unwrap();
-        assert_eq!(problem["code"], "store_full", "{problem}");
+        assert!(codes.iter().any(|code| problem["code"] == *code), "{problem}");
         // What runs meanwhile meets it too.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
 
         // Space returns: what was acknowledged is there and ends, and new tasks are taken.
-        disk.resize(192);
+        disk.resize(space);
+        mend();
         for id in &acknowledged {
             completed(&url, id).await;
         }

@@ -26,8 +26,9 @@ mod waits;
 
 use std::process::ExitCode;
 
+use binary::SmallDisk;
 use libtest_mimic::{Arguments, Completion, Trial};
-use sutazai_testing::{Postgres, trial};
+use sutazai_testing::{Postgres, lacking, trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -54,14 +55,13 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let on_a_small_disk = |name: &str, test: fn()| {
-        Trial::ignorable_test(format!("sqlite::{name}"), move || {
+    let on_a_small_disk = |name: &str, test: fn() -> Result<(), String>| {
+        Trial::ignorable_test(name, move || {
             // Nothing that can be installed makes up for this one.
-            let Some(_) = binary::SmallDisk::mount(1) else {
-                return Ok(Completion::ignored_with(binary::SmallDisk::LACKING));
-            };
-            test();
-            Ok(Completion::Completed)
+            if listed || SmallDisk::mount(1).is_none() {
+                return Ok(Completion::ignored_with(SmallDisk::LACKING));
+            }
+            test().map_or_else(lacking, |()| Ok(Completion::Completed))
         })
     };
     let trials = vec![
@@ -82,16 +82,10 @@ fn main() -> ExitCode {
             database::connections_are_cut_under_load(server);
             Ok(())
         }),
-        on_a_small_disk("a_full_disk_refuses_and_loses_nothing", disk::sqlite),
-        Trial::ignorable_test("postgres::a_full_disk_refuses_and_loses_nothing", move || {
-            if listed || binary::SmallDisk::mount(1).is_none() {
-                return Ok(Completion::ignored_with(binary::SmallDisk::LACKING));
-            }
-            match Postgres::shared() {
-                Ok(server) => disk::postgres(server),
-                Err(why) => return sutazai_testing::lacking(why),
-            }
-            Ok(Completion::Completed)
+        on_a_small_disk("sqlite::a_full_disk_refuses_and_loses_nothing", || Ok(disk::sqlite())),
+        on_a_small_disk("postgres::a_full_disk_refuses_and_loses_nothing", || Postgres::shared().map(disk::postgres)),
+        on_a_small_disk("postgres::a_disk_full_of_its_log_loses_nothing", || {
+            Postgres::find().map(|installation| disk::all_of_postgres(&installation))
         }),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
