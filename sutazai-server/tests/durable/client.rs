@@ -51,9 +51,13 @@ pub(crate) async fn until(url: &str, id: &str, wanted: impl Fn(&Value) -> bool) 
     }
 }
 
+/// Whether a task has ended.
+pub(crate) fn is_over(task: &Value) -> bool {
+    matches!(task["state"].as_str(), Some("completed" | "failed" | "cancelled"))
+}
+
 pub(crate) async fn completed(url: &str, id: &str) -> Value {
-    let task =
-        until(url, id, |task| matches!(task["state"].as_str(), Some("completed" | "failed" | "cancelled"))).await;
+    let task = until(url, id, is_over).await;
     assert_eq!(task["state"], "completed", "{task}");
     task
 }

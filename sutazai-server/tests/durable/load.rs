@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     binary::{PATIENCE, http},
-    client::{block_on, completed},
+    client::{block_on, is_over, until},
     site::Addresses,
 };
 
@@ -49,17 +49,50 @@ struct Acknowledged {
 }
 
 /// What a task of this number does.
+#[derive(Clone, Copy, PartialEq)]
 enum Work {
     Echo,
     Append,
     Steps,
+    /// Waits until it is told something.
+    Told,
+    /// Goes on until it is cancelled.
+    Cancelled,
 }
 
 fn work(number: u64) -> Work {
-    match number % 4 {
+    match number % 8 {
         0 => Work::Echo,
-        1 | 2 => Work::Append,
+        1 => Work::Told,
+        2 => Work::Cancelled,
+        3 | 4 => Work::Append,
         _ => Work::Steps,
+    }
+}
+
+impl Work {
+    /// Lines that it leaves in the ledger.
+    fn effects(self) -> u64 {
+        match self {
+            Self::Append => 1,
+            Self::Steps => STEPS,
+            Self::Echo | Self::Told | Self::Cancelled => 0,
+        }
+    }
+
+    fn output(self, number: u64) -> Value {
+        match self {
+            Self::Echo => json!(number),
+            Self::Append => json!({}),
+            Self::Steps => json!({ "steps": STEPS }),
+            Self::Told => json!({ "signal": number }),
+            Self::Cancelled => Value::Null,
+        }
+    }
+
+    /// How it ends.
+    fn state(self) -> &'static str {
+        if self == Self::Cancelled { "cancelled" } else { "completed" }
     }
 }
 
@@ -112,38 +145,51 @@ impl Shared {
         while !self.over.load(Ordering::SeqCst) {
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             let id = self.submit(&client, number).await;
+            let change = match work(number) {
+                Work::Told => Some((format!("/{id}/signals/go"), json!(number))),
+                Work::Cancelled => Some((format!("/{id}/cancel"), json!({}))),
+                _ => None,
+            };
+            if let Some((path, body)) = change {
+                tokio::time::sleep(REST * u32::try_from(number % 5).unwrap()).await;
+                self.insist(&client, number, &path, &body).await;
+            }
             self.acknowledged.lock().unwrap().push(Acknowledged { id, number });
             tokio::time::sleep(REST).await;
         }
     }
 
-    /// Asks one server after the other for the same task, until one says that it has it.
     async fn submit(&self, client: &reqwest::Client, number: u64) -> String {
+        let (label, path) = (number.to_string(), &self.ledger);
         let (agent, input) = match work(number) {
             Work::Echo => ("dev.echo", json!(number)),
-            Work::Append => ("dev.append", json!({ "path": self.ledger, "line": format!("{number} 0") })),
-            Work::Steps => {
-                let (path, label) = (&self.ledger, number.to_string());
-                ("dev.steps", json!({ "count": STEPS, "ms": 15, "path": path, "label": label }))
-            }
+            Work::Append => ("dev.append", json!({ "path": path, "line": format!("{number} 0") })),
+            Work::Steps => ("dev.steps", json!({ "count": STEPS, "ms": 15, "path": path, "label": label })),
+            Work::Told => ("dev.wait", json!({ "signal": "go", "ms": 600_000 })),
+            Work::Cancelled => ("dev.sleep", json!({ "ms": 600_000 })),
         };
-        let task = json!({ "agent": agent, "input": input, "labels": { "set": "load" } });
-        let end = Instant::now() + 2 * PATIENCE;
+        let task = self.insist(client, number, "", &json!({ "agent": agent, "input": input })).await;
+        task["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks one server after the other for the same change, until one says that it is made.
+    async fn insist(&self, client: &reqwest::Client, number: u64, path: &str, body: &Value) -> Value {
+        let (key, end) = (format!("{number}{path}"), Instant::now() + 2 * PATIENCE);
         for tries in 0.. {
             if let Some(url) = self.addresses.any(number + tries) {
-                let request = client.post(format!("{url}/api/v1/tasks")).header("idempotency-key", number.to_string());
-                match request.json(&task).send().await {
+                let request = client.post(format!("{url}/api/v1/tasks{path}")).header("idempotency-key", &key);
+                match request.json(body).send().await {
                     Ok(answer) if answer.status() == 202 => {
-                        if let Ok(task) = answer.json::<Value>().await {
-                            return task["id"].as_str().unwrap().to_owned();
+                        if let Ok(answer) = answer.json().await {
+                            return answer;
                         }
                     }
                     Ok(answer) if matches!(answer.status().as_u16(), 429 | 503) => {}
-                    Ok(answer) => panic!("task {number}: {} {:?}", answer.status(), answer.text().await),
+                    Ok(answer) => panic!("{number}{path}: {} {:?}", answer.status(), answer.text().await),
                     Err(_) => {}
                 }
             }
-            assert!(Instant::now() < end, "nobody takes task {number}");
+            assert!(Instant::now() < end, "nobody takes {number}{path}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         unreachable!("the loop has no end")
@@ -152,13 +198,13 @@ impl Shared {
     async fn account(&self, url: &str) -> Account {
         let acknowledged = std::mem::take(&mut *self.acknowledged.lock().unwrap());
         let ends = acknowledged.iter().map(|task| async {
-            let output = completed(url, &task.id).await["output"].take();
-            let due = match work(task.number) {
-                Work::Echo => json!(task.number),
-                Work::Append => json!({}),
-                Work::Steps => json!({ "steps": STEPS }),
-            };
-            assert_eq!(output, due, "task {}", task.id);
+            let (id, work) = (&task.id, work(task.number));
+            let found = until(url, id, is_over).await;
+            assert_eq!(
+                (&found["state"], &found["output"]),
+                (&json!(work.state()), &work.output(task.number)),
+                "{found}"
+            );
         });
         stream::iter(ends).buffer_unordered(8).collect::<Vec<()>>().await;
 
@@ -172,13 +218,10 @@ impl Shared {
             let kinds = &feed[id];
             let is_end = |kind: &&String| matches!(&***kind, "task.completed" | "task.failed" | "task.cancelled");
             let ends = kinds.iter().filter(is_end).count();
-            assert!(ends == 1 && kinds.last().is_some_and(|kind| kind == "task.completed"), "{id}: {kinds:?}");
+            let end = format!("task.{}", work(*number).state());
+            assert!(ends == 1 && kinds.last() == Some(&end), "{id}: {kinds:?}");
             let recoveries = kinds.iter().filter(|kind| *kind == "task.recovered").count() as u64;
-            let effects = match work(*number) {
-                Work::Echo => 0,
-                Work::Append => 1,
-                Work::Steps => STEPS,
-            };
+            let effects = work(*number).effects();
             let done = |index: u64| lines.get(&format!("{number} {index}")).copied().unwrap_or_default();
             let missing: Vec<_> = (0..effects).filter(|index| done(*index) == 0).collect();
             assert!(missing.is_empty(), "{id} ({number}) did not do {missing:?}");
@@ -214,7 +257,7 @@ async fn feed(url: &str, acknowledged: &[Acknowledged]) -> HashMap<String, Vec<S
             let kinds = feed.entry(id.to_owned()).or_default();
             kinds.push(kind.to_owned());
             assert_eq!(item["task_seq"], kinds.len(), "the feed left out an event of {id}: {item}");
-            if kind == "task.completed" {
+            if matches!(kind, "task.completed" | "task.cancelled") {
                 open.remove(id);
             }
         }

@@ -82,7 +82,10 @@ fn main() -> ExitCode {
             database::connections_are_cut_under_load(server);
             Ok(())
         }),
-        on_a_small_disk("sqlite::a_full_disk_refuses_and_loses_nothing", || Ok(disk::sqlite())),
+        on_a_small_disk("sqlite::a_full_disk_refuses_and_loses_nothing", || {
+            disk::sqlite();
+            Ok(())
+        }),
         on_a_small_disk("postgres::a_full_disk_refuses_and_loses_nothing", || Postgres::shared().map(disk::postgres)),
         on_a_small_disk("postgres::a_disk_full_of_its_log_loses_nothing", || {
             Postgres::find().map(|installation| disk::all_of_postgres(&installation))
