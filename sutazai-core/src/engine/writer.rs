@@ -20,6 +20,9 @@ const QUEUE: usize = 4_096;
 /// A commit takes no more requests once it holds so many writes: bounds what a commit takes, in time and memory.
 const GROUP: usize = 2_048;
 
+/// The same for their bytes. Only a single request may be larger than that.
+const GROUP_BYTES: usize = 16 << 20;
+
 /// How often the revisions are read again after a commit whose outcome is unknown.
 const REREADS: u32 = 5;
 
@@ -98,23 +101,22 @@ async fn serve(
     end: Arc<Notify>,
 ) {
     let (mut writes, mut callers) = (Vec::new(), Vec::<Caller>::new());
+    let mut left = None;
     loop {
         // Biased here and elsewhere: the same events in the same order always lead to the same writes, which the simulation relies on.
-        let first = tokio::select! {
-            biased;
-            () = end.notified() => {
-                pending.close();
-                continue;
-            }
-            first = pending.recv() => first,
+        let first = match left.take() {
+            Some(left) => Some(left),
+            None => tokio::select! {
+                biased;
+                () = end.notified() => {
+                    pending.close();
+                    continue;
+                }
+                first = pending.recv() => first,
+            },
         };
         let Some(first) = first else { return };
-        let mut next = Some(first);
-        while let Some(mut request) = next {
-            callers.push((request.writes.len(), request.done));
-            writes.append(&mut request.writes);
-            next = if writes.len() < GROUP { pending.try_recv().ok() } else { None };
-        }
+        left = gather(first, &mut pending, &mut writes, &mut callers);
         let mut outcomes = match store.write(&writes).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) if !error.is_temporary() && callers.len() > 1 => one_by_one(&*store, &writes, &callers).await,
@@ -132,6 +134,28 @@ async fn serve(
             }
             let _ = done.send(answer); // a caller may have gone; the writes stand all the same
         }
+    }
+}
+
+/// Takes `first` and what else is there into one group, as far as it fits; gives back what does not.
+fn gather(
+    first: Pending,
+    pending: &mut mpsc::Receiver<Pending>,
+    writes: &mut Vec<TaskWrite>,
+    callers: &mut Vec<Caller>,
+) -> Option<Pending> {
+    let (mut next, mut bytes) = (first, 0);
+    loop {
+        bytes += next.writes.iter().map(TaskWrite::bytes).sum::<usize>();
+        if bytes > GROUP_BYTES && !callers.is_empty() {
+            return Some(next);
+        }
+        callers.push((next.writes.len(), next.done));
+        writes.append(&mut next.writes);
+        if writes.len() >= GROUP {
+            return None;
+        }
+        next = pending.try_recv().ok()?;
     }
 }
 
@@ -235,5 +259,40 @@ impl Announcer {
         {
             self.runnable.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Payload,
+        clock::Timestamp,
+        task::{Signal, TaskId},
+    };
+
+    fn told(bytes: usize) -> TaskWrite {
+        let payload = Payload::of(&"x".repeat(bytes)).unwrap();
+        let signal = Signal { name: "s".to_owned(), payload, at: Timestamp::from_millis(0) };
+        TaskWrite::Signal { task: TaskId::from_bytes([1; 16]), signal, key: None }
+    }
+
+    #[test]
+    fn a_group_is_bounded_by_bytes_too_and_loses_nothing() {
+        let (queue, mut pending) = mpsc::channel(QUEUE);
+        let send = |bytes: usize| queue.try_send(Pending { writes: vec![told(bytes)], done: oneshot::channel().0 });
+        (0..40).for_each(|_| send(1 << 20).ok().unwrap());
+        send(2 * GROUP_BYTES).ok().unwrap();
+        (0..3).for_each(|_| send(10).ok().unwrap());
+        let (mut groups, mut left) = (Vec::new(), None);
+        while let Some(first) = left.take().or_else(|| pending.try_recv().ok()) {
+            let (mut writes, mut callers) = (Vec::new(), Vec::new());
+            left = gather(first, &mut pending, &mut writes, &mut callers);
+            assert_eq!(writes.len(), callers.len());
+            let bytes: usize = writes.iter().map(TaskWrite::bytes).sum();
+            assert!(bytes <= GROUP_BYTES || writes.len() == 1, "{bytes} bytes in one commit");
+            groups.push(writes.len());
+        }
+        assert_eq!(groups, [15, 15, 10, 1, 3]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::task::{Entry, Event, EventKind, IdempotencyKey, Revision, Signal, Task, TaskId};
+use crate::task::{Entry, Event, EventKind, IdempotencyKey, Outcome, Revision, Signal, Task, TaskId};
 
 /// One write of a batch. The engine makes it with the pure transition function; a store only keeps it.
 ///
@@ -124,6 +124,31 @@ impl TaskWrite {
             Self::Insert { key, .. } | Self::Update { key, .. } | Self::Signal { key, .. } => key.as_ref(),
             Self::Append { .. } => None,
         }
+    }
+
+    /// About how many bytes it brings.
+    pub(crate) fn bytes(&self) -> usize {
+        /// What a task or an entry has besides payloads.
+        const REST: usize = 512;
+        let of_task = |task: &Task, input: bool| {
+            let input = if input { task.input.as_str().len() } else { 0 };
+            REST + input + task.output.as_ref().map_or(0, |output| output.as_str().len())
+        };
+        let of_entries: usize = self
+            .entries()
+            .iter()
+            .map(|entry| match &entry.outcome {
+                Outcome::Open(payload) | Outcome::Done(payload) => REST + payload.as_str().len(),
+                Outcome::Failed(_) | Outcome::Retracted => REST,
+            })
+            .sum();
+        of_entries
+            + match self {
+                Self::Insert { task, .. } => of_task(task, true),
+                Self::Update { task, .. } => of_task(task, self.changes_input()),
+                Self::Append { children, .. } => children.iter().map(|child| of_task(&child.task, true)).sum(),
+                Self::Signal { signal, .. } => REST + signal.payload.as_str().len(),
+            }
     }
 
     /// Whether an update changes the task's input.
