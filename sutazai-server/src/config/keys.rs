@@ -149,7 +149,7 @@ pub static KEYS: &[Key] = &[
     Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite, or postgres://USER:PASSWORD@HOST/DATABASE, better in the variable").also("PG_DSN"),
     Key::new("sqlite_synchronous", Choice(&["full", "normal"], &[]), "full", Serving, "full survives the loss of power, normal the end of the process"),
     Key::new("postgres_schema", Text, "sutazai", Serving, "The schema of PostgreSQL that holds the tables"),
-    Key::new("postgres_connections", Integer(1, 1_000), "10", Serving, "Connections to PostgreSQL at most, beside one that listens"),
+    Key::new("postgres_connections", Integer(1, 1_000), "10", Serving, "Connections to PostgreSQL at most, beside one for the lease and one that listens"),
     Key::new("postgres_acquire_ms", Integer(100, 600_000), "10000", Serving, "How long a call waits for a connection"),
     Key::new("postgres_statement_ms", Integer(100, 600_000), "30000", Serving, "How long a statement may take"),
     Key::new("postgres_lock_ms", Integer(100, 600_000), "10000", Serving, "How long a statement waits for locks"),

@@ -304,6 +304,17 @@ impl TestDatabase<'_> {
         &self.name
     }
 
+    /// Copies it into a new database of another server, as a backup is: `pg_dump` and `pg_restore`. Gives the copy's URL.
+    pub fn restore_into(&self, other: &Postgres, name: &str) -> String {
+        let dump = self.server.directory.path().join(format!("{name}.dump"));
+        let mut pg_dump = self.server.installation.command("pg_dump", self.server.directory.path());
+        output(pg_dump.args(["-Fc", "-d", &self.url(), "-f"]).arg(&dump)).unwrap();
+        let url = other.create_database(name);
+        let mut pg_restore = other.installation.command("pg_restore", self.server.directory.path());
+        output(pg_restore.args(["-e", "-d", &url]).arg(&dump)).unwrap();
+        url
+    }
+
     /// Runs SQL in it through `psql`, as [`Postgres::query`] does.
     pub fn query(&self, sql: &str) -> String {
         self.server.query(&self.name, sql)

@@ -1,6 +1,9 @@
 //! Grants tasks, by the policy that all stores share.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use sqlx::postgres::PgRow;
 use sutazai_core::{
@@ -11,10 +14,11 @@ use sutazai_core::{
 
 use super::{
     error::Result,
+    order::BASE,
     pool::{Lease, safe},
     row::{Columns, TASK, WIDTH, decode_task},
-    statement::{BASE, store},
-    text::{Column, Kind, Table, Text, escaped},
+    statement::store,
+    text::{Column, Fill, Kind, Table, Text, escaped},
 };
 use crate::task::shared::plan::plan;
 
@@ -33,17 +37,17 @@ const HEADS: &str = "WITH RECURSIVE head AS (\
 const TURN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sutazai claims ' || current_schema(), 0))";
 
 const ASKS: [Column; 8] = [
-    ("nth", Kind::Int, false),
-    ("queue", Kind::Text, false),
-    ("priority", Kind::Int, false),
-    ("tenant", Kind::Text, false),
-    ("due_by", Kind::Int, false),
-    ("most", Kind::Int, false),
-    ("after_due", Kind::Int, false),
-    ("after_id", Kind::Id, false),
+    ("nth", Kind::Int, Fill::Own),
+    ("queue", Kind::Text, Fill::Own),
+    ("priority", Kind::Int, Fill::Own),
+    ("tenant", Kind::Text, Fill::Own),
+    ("due_by", Kind::Int, Fill::Own),
+    ("most", Kind::Int, Fill::Own),
+    ("after_due", Kind::Int, Fill::Own),
+    ("after_id", Kind::Id, Fill::Own),
 ];
 
-const RATES: [Column; 2] = [("agent", Kind::Text, false), ("tat", Kind::Int, false)];
+const RATES: [Column; 2] = [("agent", Kind::Text, Fill::Own), ("tat", Kind::Int, Fill::Own)];
 
 pub(super) async fn claim(lease: &mut Lease, schema: &str, claim: &Claim) -> Result<Granted> {
     if claim.limit == 0 || claim.policy.queues.is_empty() {
@@ -67,19 +71,35 @@ pub(super) async fn claim(lease: &mut Lease, schema: &str, claim: &Claim) -> Res
     }
 }
 
-fn has_limits(policy: &ClaimPolicy) -> bool {
-    policy.queues.values().any(|rule| rule.concurrency.is_some() || rule.rate.is_some())
-        || policy.other_tenants.concurrency.is_some()
-        || policy.tenants.values().any(|rule| rule.concurrency.is_some())
+/// What limits there are on what can be granted.
+struct Limits {
+    concurrency: bool,
+    rates: bool,
 }
 
-async fn claim_under(lease: &mut Lease, schema: &str, claim: &Claim, mut heads: Vec<Head>) -> Result<Granted> {
+impl Limits {
+    /// Those of the queues and tenants that have something to grant: others do not matter now.
+    fn of(policy: &ClaimPolicy, heads: &[Head]) -> Self {
+        let rules = || heads.iter().filter_map(|head| policy.queues.get(&head.queue));
+        let tenants = heads.iter().any(|head| policy.tenant(&head.tenant).concurrency.is_some());
+        Self {
+            concurrency: tenants || rules().any(|rule| rule.concurrency.is_some()),
+            rates: rules().any(|rule| rule.rate.is_some()),
+        }
+    }
+}
+
+async fn claim_under(lease: &mut Lease, schema: &str, claim: &Claim, heads: Vec<Head>) -> Result<Granted> {
     let (mut running_now, mut rates_now) = (Vec::new(), Vec::new());
-    if has_limits(&claim.policy) {
+    let limits = Limits::of(&claim.policy, &heads);
+    if limits.concurrency || limits.rates {
         lease.rows(TURN, Text::default().arguments).await?;
-        heads = self::heads(lease, claim).await?;
-        running_now = running(lease).await?;
-        rates_now = rates(lease, &claim.policy).await?;
+        if limits.concurrency {
+            running_now = running(lease).await?;
+        }
+        if limits.rates {
+            rates_now = rates(lease, &claim.policy, &heads).await?;
+        }
     }
     let mut selection = Selection::new(&claim.policy, claim.now, claim.limit, heads, &running_now, &rates_now);
     let mut found: HashMap<TaskId, Task> = HashMap::new();
@@ -141,12 +161,10 @@ async fn running(lease: &mut Lease) -> Result<Vec<Running>> {
     lease.rows(sql, Text::default().arguments).await?.iter().map(running).collect()
 }
 
-async fn rates(lease: &mut Lease, policy: &ClaimPolicy) -> Result<Vec<Rate>> {
-    let limited = policy.queues.values().filter(|rule| rule.rate.is_some());
-    let agents: Vec<_> = limited.map(|rule| escaped(&rule.agent)).collect();
-    if agents.is_empty() {
-        return Ok(Vec::new());
-    }
+async fn rates(lease: &mut Lease, policy: &ClaimPolicy, heads: &[Head]) -> Result<Vec<Rate>> {
+    let limited = heads.iter().filter_map(|head| policy.queues.get(&head.queue)).filter(|rule| rule.rate.is_some());
+    let agents: BTreeSet<_> = limited.map(|rule| escaped(&rule.agent)).collect();
+    let agents: Vec<_> = agents.into_iter().collect();
     let mut text = Text::default();
     text.add(agents)?;
     let rate = |row: &PgRow| {

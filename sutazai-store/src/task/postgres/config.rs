@@ -17,8 +17,9 @@ pub struct PostgresConfig {
     pub url: SecretString,
     /// The schema of the tables, made if it is missing: 1–48 of `a-z 0-9 _`, not beginning with a digit; default `sutazai`.
     pub schema: String,
-    /// Connections at most, opened as they are needed; default 10. Two more may be open: one that listens for wake-ups, and one for a short time
-    /// at the start.
+    /// Connections at most, opened as they are needed; default 10. Some are kept free for changes and claims, and from 4 on for looks at single tasks, so
+    /// that lists and counts never hold all of them. Three more may be open: one for the lease of this process, one that listens for wake-ups, and one for
+    /// a short time at the start.
     pub max_connections: u32,
     /// How long a call waits for a connection, and for a new one to open; default 10 s.
     pub acquire_timeout: Duration,

@@ -57,9 +57,10 @@ impl Fault {
     /// Whether the connection is of no use any more: all but what the database says about a statement.
     pub(super) fn is_of_connection(&self) -> bool {
         match self {
-            Self::Driver(sqlx::Error::Database(error)) => error
-                .code()
-                .is_none_or(|code| code.starts_with("57P") || code.starts_with("08") || code.starts_with("25P")),
+            // One that turned to reading only leads to a server that is not the first any more.
+            Self::Driver(sqlx::Error::Database(error)) => error.code().is_none_or(|code| {
+                code == READ_ONLY || ["57P", "08", "25P"].iter().any(|class| code.starts_with(class))
+            }),
             Self::Driver(sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => false,
             Self::Driver(_) | Self::Silent => true,
             _ => false,
@@ -69,6 +70,9 @@ impl Fault {
 
 /// Division by zero: what a guard ends in.
 const GUARD: &str = "22012";
+
+/// A change where only reading is allowed.
+const READ_ONLY: &str = "25006";
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
@@ -162,10 +166,10 @@ fn of_state(code: &str) -> Told {
         "40001" | "40P01" => {
             (ErrorKind::Unavailable, "store_busy", "other transactions kept standing in the way; try again")
         }
-        "25006" => (
+        READ_ONLY => (
             ErrorKind::Unavailable,
             "store_unavailable",
-            "the database only reads at present; name the one that writes",
+            "the database takes no changes at present; it is asked again with each call, or name the one that takes them",
         ),
         "57P01" | "57P02" | "57P03" => {
             (ErrorKind::Unavailable, "store_unavailable", "the database is starting or stopping; try again")

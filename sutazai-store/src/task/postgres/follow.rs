@@ -15,7 +15,7 @@ use super::{
     error::Result,
     row::ENTRY,
     statement::{LIVE, Statement},
-    text::{Column, Kind, Table, Text, uuid},
+    text::{Column, Fill, Kind, Table, Text, uuid, uuids},
 };
 use crate::task::shared::plan::{Entries, Plan};
 
@@ -25,52 +25,84 @@ pub(super) const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Whether a key `k` belongs to an answer whose day has passed, by the database's clock: it counts as not used.
 pub(super) const EXPIRED: &str = "(k.task_id IS NULL AND k.expires_at <= (extract(epoch FROM now()) * 1000)::int8)";
 
-const FENCES: [Column; 2] = [("id", Kind::Id, false), ("epoch", Kind::Int, false)];
+const FENCES: [Column; 2] = [("id", Kind::Id, Fill::Own), ("epoch", Kind::Int, Fill::Own)];
 
 const KEYS: [Column; 5] = [
-    ("task_id", Kind::Id, false),
-    ("expires_at", Kind::Int, false),
-    ("tenant", Kind::Text, false),
-    ("key", Kind::Text, false),
-    ("fingerprint", Kind::Bytes, false),
+    ("task_id", Kind::Id, Fill::Own),
+    ("expires_at", Kind::Int, Fill::Own),
+    ("tenant", Kind::Text, Fill::Own),
+    ("key", Kind::Text, Fill::Own),
+    ("fingerprint", Kind::Bytes, Fill::Own),
 ];
 
-const LABELS: [Column; 3] = [("key", Kind::Text, false), ("value", Kind::Text, false), ("task_id", Kind::Id, false)];
+const LABELS: [Column; 3] =
+    [("key", Kind::Text, Fill::Own), ("value", Kind::Text, Fill::Own), ("task_id", Kind::Id, Fill::Own)];
 
 const ENTRIES: [Column; 12] = [
-    ("task_id", Kind::Id, false),
-    ("era", Kind::Int, false),
-    ("idx", Kind::Int, false),
-    ("path", Kind::Text, false),
-    ("name", Kind::Text, false),
-    ("occurrence", Kind::Int, false),
-    ("kind", Kind::Text, false),
-    ("epoch", Kind::Int, false),
-    ("at", Kind::Int, false),
-    ("stage", Kind::Text, false),
-    ("body", Kind::Text, false),
-    ("after", Kind::Int, true),
+    ("task_id", Kind::Id, Fill::Own),
+    ("era", Kind::Int, Fill::Own),
+    ("idx", Kind::Int, Fill::Own),
+    ("path", Kind::Text, Fill::Own),
+    ("name", Kind::Text, Fill::Own),
+    ("occurrence", Kind::Int, Fill::Own),
+    ("kind", Kind::Text, Fill::Own),
+    ("epoch", Kind::Int, Fill::Own),
+    ("at", Kind::Int, Fill::Own),
+    ("stage", Kind::Text, Fill::Own),
+    ("body", Kind::Text, Fill::Own),
+    ("after", Kind::Int, Fill::Rare),
 ];
 
 const SIGNALS: [Column; 5] = [
-    ("task_id", Kind::Id, false),
-    ("name", Kind::Text, false),
-    ("place", Kind::Int, false),
-    ("payload", Kind::Text, false),
-    ("at", Kind::Int, false),
+    ("task_id", Kind::Id, Fill::Own),
+    ("name", Kind::Text, Fill::Own),
+    ("place", Kind::Int, Fill::Own),
+    ("payload", Kind::Text, Fill::Own),
+    ("at", Kind::Int, Fill::Own),
 ];
 
-const WAKES: [Column; 4] =
-    [("id", Kind::Id, false), ("woken", Kind::Int, false), ("at", Kind::Int, false), ("fenced", Kind::Bool, false)];
+const WAKES: [Column; 4] = [
+    ("id", Kind::Id, Fill::Own),
+    ("woken", Kind::Int, Fill::Own),
+    ("at", Kind::Int, Fill::Own),
+    ("fenced", Kind::Bool, Fill::Own),
+];
 
-const NEW: [Column; 3] = [("task_id", Kind::Id, false), ("url", Kind::Text, false), ("due_at", Kind::Int, false)];
+const NEW: [Column; 3] =
+    [("task_id", Kind::Id, Fill::Own), ("url", Kind::Text, Fill::Own), ("due_at", Kind::Int, Fill::Own)];
 
-const OLD: [Column; 2] = [("task_id", Kind::Id, false), ("due_at", Kind::Int, false)];
+const OLD: [Column; 2] = [("task_id", Kind::Id, Fill::Own), ("due_at", Kind::Int, Fill::Own)];
+
+/// The tasks whose journals grow, and the epochs at which they must be.
+fn fenced(plan: &Plan<'_>) -> BTreeSet<(TaskId, u64)> {
+    plan.entries.iter().filter_map(|entries| Some((entries.journal.0, entries.fence?))).collect()
+}
+
+/// Where several parts lock tasks, all of these are locked before, in the order of their ids: two batches that have tasks in common then wait for one
+/// another, and never both.
+pub(super) fn locks(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
+    let fenced = fenced(plan);
+    let updated = || plan.writes.iter().filter(|write| write.expected.is_some()).map(|write| write.task.id);
+    let kinds = [!fenced.is_empty(), updated().next().is_some(), !plan.wakes.is_empty()];
+    // Signals come between the wake-ups of their tasks.
+    let signals = plan.wakes.len() > 1 && !plan.signals.is_empty();
+    if kinds.into_iter().filter(|kind| *kind).count() < 2 && !signals {
+        return Ok(());
+    }
+    let mut ids: Vec<TaskId> = updated().chain(fenced.iter().map(|(task, _)| *task)).collect();
+    ids.extend(plan.wakes.iter().map(|(task, _)| *task));
+    ids.sort_unstable();
+    ids.dedup();
+    let place = statement.text.add(uuids(&ids))?;
+    statement.part("o");
+    statement.sql(&format!("SELECT 1 FROM tasks AS t WHERE t.id = ANY(${place}) ORDER BY t.id FOR NO KEY UPDATE)"));
+    statement.first("(SELECT count(*) FROM o) >= 0");
+    Ok(())
+}
 
 /// The tasks whose journals grow are at the epoch of the writer, have not ended, and stay so until the commit: who takes one over waits.
 pub(super) fn fences(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
-    let fences: BTreeSet<(TaskId, u64)> =
-        plan.entries.iter().filter_map(|entries| Some((entries.journal.0, entries.fence?))).collect();
+    let fences = fenced(plan);
     if fences.is_empty() {
         return Ok(());
     }
@@ -97,7 +129,10 @@ pub(super) fn needs_a_look(plan: &Plan<'_>) -> bool {
 
 pub(super) fn follow(plan: &Plan<'_>, judged: bool, statement: &mut Statement) -> Result<()> {
     let mut keys = Table::new(&KEYS, plan.keys.len());
-    for used in &plan.keys {
+    // In one order, as tasks are: who uses the same key waits for the commit.
+    let mut used: Vec<_> = plan.keys.iter().collect();
+    used.sort_by_key(|used| (&used.key.tenant, &used.key.key));
+    for used in used {
         keys.id(used.task);
         keys.int(used.at.map(|at| at.as_millis().saturating_add(KEY_LIFE_MS)));
         keys.text(&*used.key.tenant);
@@ -187,7 +222,9 @@ fn insert(statement: &mut Statement, part: &str, into: &str, values: &str, table
 fn signals(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
     let mut before: HashMap<(TaskId, &str), i64> = HashMap::new();
     let mut table = Table::new(&SIGNALS, plan.signals.len());
-    for told in &plan.signals {
+    let mut told: Vec<_> = plan.signals.iter().collect();
+    told.sort_by_key(|told| told.task);
+    for told in told {
         let place = before.entry((told.task, told.signal.name.as_str())).or_default();
         table.id(told.task);
         table.text(told.signal.name.as_str());
@@ -234,7 +271,9 @@ fn wakes(plan: &Plan<'_>, judged: bool, statement: &mut Statement) -> Result<()>
 /// posted waits for this commit, or is waited for.
 fn outbox(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
     let (mut new, mut old) = (Table::new(&NEW, 0), Table::new(&OLD, 0));
-    for write in &plan.writes {
+    let mut writes: Vec<_> = plan.writes.iter().collect();
+    writes.sort_unstable_by_key(|write| write.task.id);
+    for write in writes {
         let Some(url) = &write.task.webhook else { continue };
         if write.expected.is_none() {
             new.id(write.task.id);

@@ -7,7 +7,9 @@ mod claim;
 mod config;
 mod error;
 mod follow;
+mod list;
 mod node;
+mod order;
 mod outbox;
 mod pool;
 mod read;
@@ -46,7 +48,7 @@ use tokio::{
 pub use self::config::PostgresConfig;
 use self::{
     error::Fault,
-    pool::{Lease, Pool},
+    pool::{Lease, Pool, Purpose},
 };
 
 /// A [`TaskStore`] in PostgreSQL, version 13 or later.
@@ -90,8 +92,7 @@ impl PostgresStore {
         let place = config.place();
         let open = async {
             let options = config.options()?;
-            let settings = timeout(config.acquire_timeout, schema::open(&options, &config.schema));
-            Ok((settings.await.map_err(|_| Fault::Silent)??, options))
+            Ok((schema::open(&options, &config.schema, config.acquire_timeout).await?, options))
         };
         let (settings, options) = open.await.map_err(|fault: Fault| Error::from(fault).during("open").about(&place))?;
         let pool = Pool::new(options.clone(), config.max_connections, config.acquire_timeout);
@@ -110,7 +111,8 @@ impl PostgresStore {
     /// Forgets the idempotency keys of tasks that ended a day or longer before `now`, and answers older than that, and says how many there were. The store
     /// does this by itself every quarter of an hour.
     pub async fn forget_keys(&self, now: Timestamp) -> Result<u64> {
-        self.ask("forget keys", |mut lease| async move { upkeep::forget_keys(&mut lease, now).await }).await
+        self.ask(Purpose::Work, "forget keys", |mut lease| async move { upkeep::forget_keys(&mut lease, now).await })
+            .await
     }
 
     fn end_beside(&self) {
@@ -128,11 +130,11 @@ impl PostgresStore {
     }
 
     /// What may happen twice: once more after a connection was lost, and as long as other transactions stand in the way.
-    async fn ask<T, F>(&self, operation: &'static str, call: impl Fn(Lease) -> F) -> Result<T>
+    async fn ask<T, F>(&self, purpose: Purpose, operation: &'static str, call: impl Fn(Lease) -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.in_time(operation, self.repeat(1, call)).await
+        self.in_time(operation, self.repeat(purpose, 1, call)).await
     }
 
     /// What must not happen twice.
@@ -140,21 +142,21 @@ impl PostgresStore {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.in_time(operation, self.repeat(0, call)).await
+        self.in_time(operation, self.repeat(Purpose::Work, 0, call)).await
     }
 
-    async fn repeat<T, F>(&self, mut losses: u32, call: impl Fn(Lease) -> F) -> Result<T, Fault>
+    async fn repeat<T, F>(&self, purpose: Purpose, mut losses: u32, call: impl Fn(Lease) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
         for _ in 1..write::TRIES {
-            match call(self.pool.lease().await?).await {
+            match call(self.pool.lease(purpose).await?).await {
                 Err(fault) if fault.is_collision() => sleep(Duration::from_millis(5)).await,
                 Err(fault) if fault.is_of_connection() && losses > 0 => losses -= 1,
                 outcome => return outcome,
             }
         }
-        call(self.pool.lease().await?).await
+        call(self.pool.lease(purpose).await?).await
     }
 }
 
@@ -173,73 +175,101 @@ impl TaskStore for PostgresStore {
     }
 
     async fn load(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
-        self.ask("load tasks", |mut lease| async move { read::load(&mut lease, ids).await }).await
+        self.ask(Purpose::Look, "load tasks", |mut lease| async move { read::load(&mut lease, ids).await }).await
     }
 
     async fn list(&self, query: &TaskQuery) -> Result<Page<Task>> {
-        self.ask("list tasks", |mut lease| async move { read::list(&mut lease, query).await }).await
+        self.ask(Purpose::Search, "list tasks", |mut lease| async move { list::list(&mut lease, query).await }).await
     }
 
     async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Held>> {
-        self.ask("read held tasks", |mut lease| async move { read::held_by(&mut lease, node, limit).await }).await
-    }
-
-    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
-        self.ask("read overdue tasks", |mut lease| async move { read::overdue(&mut lease, now, limit).await }).await
-    }
-
-    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
-        self.ask("read due times", |mut lease| async move { read::next_due(&mut lease, after).await }).await
-    }
-
-    async fn queue_depths(&self) -> Result<QueueDepths> {
-        self.ask("count tasks", |mut lease| async move { read::queue_depths(&mut lease).await }).await
-    }
-
-    async fn queued(&self) -> Result<u64> {
-        self.ask("count tasks", |mut lease| async move { read::queued(&mut lease).await }).await
-    }
-
-    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.ask("read events", |mut lease| async move { read::events(&mut lease, task, after, limit).await }).await
-    }
-
-    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<NumberedEvent>> {
-        self.ask("read the feed", |mut lease| async move { read::feed(&mut lease, after, limit).await }).await
-    }
-
-    async fn journal(&self, task: TaskId, era: u32, from: u64, limit: usize) -> Result<Vec<Entry>> {
-        self.ask("read a journal", |mut lease| async move { read::journal(&mut lease, task, era, from, limit).await })
-            .await
-    }
-
-    async fn signals(&self, task: TaskId, name: &str, from: u64, limit: usize) -> Result<Vec<Signal>> {
-        self.ask("read signals", |mut lease| async move { read::signals(&mut lease, task, name, from, limit).await })
-            .await
-    }
-
-    async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<()> {
-        self.ask("join", |mut connection| async move { node::join(&mut connection, node, lease).await }).await
-    }
-
-    async fn renew(&self, node: &NodeId, running: u64, lease: Duration) -> Result<bool> {
         self.ask(
-            "renew a lease",
-            |mut connection| async move { node::renew(&mut connection, node, running, lease).await },
+            Purpose::Look,
+            "read held tasks",
+            |mut lease| async move { read::held_by(&mut lease, node, limit).await },
         )
         .await
     }
 
+    async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
+        self.ask(
+            Purpose::Look,
+            "read overdue tasks",
+            |mut lease| async move { read::overdue(&mut lease, now, limit).await },
+        )
+        .await
+    }
+
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>> {
+        self.ask(Purpose::Look, "read due times", |mut lease| async move { read::next_due(&mut lease, after).await })
+            .await
+    }
+
+    async fn queue_depths(&self) -> Result<QueueDepths> {
+        self.ask(Purpose::Search, "count tasks", |mut lease| async move { read::queue_depths(&mut lease).await }).await
+    }
+
+    async fn queued(&self) -> Result<u64> {
+        self.ask(Purpose::Search, "count tasks", |mut lease| async move { read::queued(&mut lease).await }).await
+    }
+
+    async fn events(&self, task: TaskId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.ask(
+            Purpose::Look,
+            "read events",
+            |mut lease| async move { read::events(&mut lease, task, after, limit).await },
+        )
+        .await
+    }
+
+    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<NumberedEvent>> {
+        self.ask(
+            Purpose::Search,
+            "read the feed",
+            |mut lease| async move { read::feed(&mut lease, after, limit).await },
+        )
+        .await
+    }
+
+    async fn journal(&self, task: TaskId, era: u32, from: u64, limit: usize) -> Result<Vec<Entry>> {
+        self.ask(Purpose::Look, "read a journal", |mut lease| async move {
+            read::journal(&mut lease, task, era, from, limit).await
+        })
+        .await
+    }
+
+    async fn signals(&self, task: TaskId, name: &str, from: u64, limit: usize) -> Result<Vec<Signal>> {
+        self.ask(Purpose::Look, "read signals", |mut lease| async move {
+            read::signals(&mut lease, task, name, from, limit).await
+        })
+        .await
+    }
+
+    async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<()> {
+        self.ask(Purpose::Lease, "join", |mut connection| async move { node::join(&mut connection, node, lease).await })
+            .await
+    }
+
+    async fn renew(&self, node: &NodeId, running: u64, lease: Duration) -> Result<bool> {
+        self.ask(Purpose::Lease, "renew a lease", |mut connection| async move {
+            node::renew(&mut connection, node, running, lease).await
+        })
+        .await
+    }
+
     async fn lapsed(&self) -> Result<Vec<NodeId>> {
-        self.ask("look for lapsed leases", |mut connection| async move { node::lapsed(&mut connection).await }).await
+        self.ask(Purpose::Look, "look for lapsed leases", |mut connection| async move {
+            node::lapsed(&mut connection).await
+        })
+        .await
     }
 
     async fn part(&self, node: &NodeId) -> Result<()> {
-        self.ask("part", |mut connection| async move { node::part(&mut connection, node).await }).await
+        self.ask(Purpose::Lease, "part", |mut connection| async move { node::part(&mut connection, node).await }).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>> {
-        self.ask("read nodes", |mut connection| async move { node::nodes(&mut connection).await }).await
+        self.ask(Purpose::Look, "read nodes", |mut connection| async move { node::nodes(&mut connection).await }).await
     }
 
     fn watch(&self, runnable: WakeUp) {
@@ -258,15 +288,24 @@ impl TaskStore for PostgresStore {
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
-        self.ask("read a schedule", |mut lease| async move { schedule::get(&mut lease, name).await }).await
+        self.ask(Purpose::Look, "read a schedule", |mut lease| async move { schedule::get(&mut lease, name).await })
+            .await
     }
 
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Page<ScheduleRecord>> {
-        self.ask("list schedules", |mut lease| async move { schedule::list(&mut lease, after, limit).await }).await
+        self.ask(Purpose::Search, "list schedules", |mut lease| async move {
+            schedule::list(&mut lease, after, limit).await
+        })
+        .await
     }
 
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<ScheduleRecord>> {
-        self.ask("read due schedules", |mut lease| async move { schedule::due(&mut lease, now, limit).await }).await
+        self.ask(
+            Purpose::Look,
+            "read due schedules",
+            |mut lease| async move { schedule::due(&mut lease, now, limit).await },
+        )
+        .await
     }
 
     async fn drop_schedule(&self, name: &str) -> Result<bool> {
@@ -284,28 +323,35 @@ impl TaskStore for PostgresStore {
     }
 
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {
-        self.ask("list deliveries", |mut lease| async move { outbox::undelivered(&mut lease, before, limit).await })
-            .await
+        self.ask(Purpose::Search, "list deliveries", |mut lease| async move {
+            outbox::undelivered(&mut lease, before, limit).await
+        })
+        .await
     }
 
     async fn recall(&self, key: &IdempotencyKey) -> Result<Recalled> {
-        self.ask("look up a key", |mut lease| async move { upkeep::recall(&mut lease, key).await }).await
+        self.ask(Purpose::Look, "look up a key", |mut lease| async move { upkeep::recall(&mut lease, key).await }).await
     }
 
     async fn remember(&self, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
-        self.ask("keep an answer", |mut lease| async move { upkeep::remember(&mut lease, key, answer, now).await })
-            .await
+        self.ask(Purpose::Work, "keep an answer", |mut lease| async move {
+            upkeep::remember(&mut lease, key, answer, now).await
+        })
+        .await
     }
 
     async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>> {
-        self.ask("read ended tasks", |mut lease| async move {
+        self.ask(Purpose::Search, "read ended tasks", |mut lease| async move {
             upkeep::ended(&mut lease, after, created_before, limit).await
         })
         .await
     }
 
     async fn nth_newest(&self, state: TaskState, n: u64) -> Result<Option<TaskId>> {
-        self.ask("look for a task", |mut lease| async move { upkeep::nth_newest(&mut lease, state, n).await }).await
+        self.ask(Purpose::Search, "look for a task", |mut lease| async move {
+            upkeep::nth_newest(&mut lease, state, n).await
+        })
+        .await
     }
 
     async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
@@ -313,7 +359,7 @@ impl TaskStore for PostgresStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.ask("ping", |mut lease| async move { lease.run("SELECT 1").await }).await
+        self.ask(Purpose::Work, "ping", |mut lease| async move { lease.run("SELECT 1").await }).await
     }
 
     async fn close(&self) -> Result<()> {

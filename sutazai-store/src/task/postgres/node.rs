@@ -29,7 +29,8 @@ pub(super) async fn join(connection: &mut Lease, node: &NodeRecord, lease: Durat
     text.add(node.running.cast_signed())?;
     text.add(millis(lease))?;
     let sql = format!(
-        "WITH before AS (UPDATE nodes SET dead = true WHERE name = $2 AND id <> $1), at AS MATERIALIZED (SELECT {NOW} AS now) \
+        "WITH old AS MATERIALIZED (SELECT id FROM nodes WHERE name = $2 AND id <> $1 ORDER BY id FOR UPDATE), \
+         before AS (UPDATE nodes AS n SET dead = true FROM old WHERE n.id = old.id), at AS MATERIALIZED (SELECT {NOW} AS now) \
          INSERT INTO nodes (id, name, role, version, address, started_at, running, seen_at, lease_until, dead) \
          SELECT $1, $2, $3, $4, $5, $6, $7, at.now, at.now + $8, false FROM at \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, role = excluded.role, version = excluded.version, address = excluded.address, \
@@ -49,10 +50,11 @@ pub(super) async fn renew(connection: &mut Lease, node: &NodeId, running: u64, l
     Ok(!connection.rows(safe(sql), text.arguments).await?.is_empty())
 }
 
-/// The dead, and by steps over the index whoever holds tasks and is not on the list.
+/// The dead, save one that is just being renewed, and by steps over the index whoever holds tasks and is not on the list.
 pub(super) async fn lapsed(connection: &mut Lease) -> Result<Vec<NodeId>> {
     let sql = format!(
-        "WITH RECURSIVE now_dead AS (UPDATE nodes SET dead = true WHERE NOT dead AND lease_until < {NOW} RETURNING id), \
+        "WITH RECURSIVE late AS MATERIALIZED (SELECT id FROM nodes WHERE NOT dead AND lease_until < {NOW} ORDER BY id FOR UPDATE SKIP LOCKED), \
+         now_dead AS (UPDATE nodes AS n SET dead = true FROM late WHERE n.id = late.id RETURNING n.id), \
          holder AS ((SELECT t.node FROM tasks AS t WHERE t.node IS NOT NULL ORDER BY t.node LIMIT 1) UNION ALL \
          SELECT n.node FROM holder AS h CROSS JOIN LATERAL \
          (SELECT t.node FROM tasks AS t WHERE t.node IS NOT NULL AND t.node > h.node ORDER BY t.node LIMIT 1) AS n) \

@@ -1,4 +1,4 @@
-//! Connections, a bounded number of them.
+//! Connections, a bounded number of them, so shared out that what must not wait never waits for what may.
 //!
 //! Not the driver's pool: that one asks the database a question each time a connection comes back, which doubles the round trips of a write.
 
@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::{Fault, Result};
+use super::{
+    error::{Fault, Result},
+    order,
+};
 
 /// A connection that was idle for longer is asked whether it lives before it is used: firewalls forget such.
 const FRESH: Duration = Duration::from_secs(30);
@@ -25,11 +28,33 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Connections that are idle for longer are closed when others are used.
 const STALE: Duration = Duration::from_secs(600);
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The lease of this process: has a connection beside all others.
+    Lease,
+    /// Changes and claims: may take every other connection, and always finds some that nothing else takes.
+    Work,
+    /// A look at what is named by its id.
+    Look,
+    /// A list, a count or a feed, which may take long: leaves connections to short looks.
+    Search,
+}
+
+/// How many connections each purpose but the first may take of `size`.
+fn shares(size: u32) -> [usize; 3] {
+    let size = usize::try_from(size).unwrap_or(1).max(1);
+    let look = size.saturating_sub(if size < 4 { 1 } else { 2 }).max(1);
+    [size, look, look.div_ceil(2)]
+}
+
 pub(super) struct Pool {
     options: PgConnectOptions,
     acquire_timeout: Duration,
     size: u32,
-    permits: Arc<Semaphore>,
+    lease: Arc<Semaphore>,
+    /// Each purpose takes a place in its own row and in those before it.
+    rows: [Arc<Semaphore>; 3],
     /// The one used last is at the end.
     idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
@@ -37,13 +62,28 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Arc<Self> {
         let size = size.max(1);
-        let permits = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(1)));
-        Arc::new(Self { options, acquire_timeout, size, permits, idle: Mutex::default() })
+        let rows = shares(size).map(|places| Arc::new(Semaphore::new(places)));
+        let lease = Arc::new(Semaphore::new(1));
+        Arc::new(Self { options, acquire_timeout, size, lease, rows, idle: Mutex::default() })
     }
 
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease> {
-        let permit = timeout(self.acquire_timeout, Arc::clone(&self.permits).acquire_owned());
-        let permit = permit.await.map_err(|_| Fault::Busy)?.map_err(|_| Fault::Closed)?;
+    /// The narrowest row first: who waits there holds no place in another.
+    async fn permits(&self, purpose: Purpose) -> Result<Vec<OwnedSemaphorePermit>> {
+        let rows = match purpose {
+            Purpose::Lease => std::slice::from_ref(&self.lease),
+            Purpose::Work => &self.rows[..1],
+            Purpose::Look => &self.rows[..2],
+            Purpose::Search => &self.rows[..],
+        };
+        let mut permits = Vec::with_capacity(rows.len());
+        for row in rows.iter().rev() {
+            permits.push(Arc::clone(row).acquire_owned().await.map_err(|_| Fault::Closed)?);
+        }
+        Ok(permits)
+    }
+
+    pub(super) async fn lease(self: &Arc<Self>, purpose: Purpose) -> Result<Lease> {
+        let permits = timeout(self.acquire_timeout, self.permits(purpose)).await.map_err(|_| Fault::Busy)??;
         loop {
             let Some((mut connection, since)) = self.pop() else { break };
             if since.elapsed() < FRESH
@@ -53,13 +93,16 @@ impl Pool {
                     connection: Some(connection),
                     pool: Arc::clone(self),
                     healthy: true,
-                    _permit: permit,
+                    _permits: permits,
                 });
             }
         }
         let connected = timeout(self.acquire_timeout, PgConnection::connect_with(&self.options)).await;
         let connection = connected.map_err(|_| Fault::Silent)??;
-        Ok(Lease { connection: Some(connection), pool: Arc::clone(self), healthy: true, _permit: permit })
+        let mut lease =
+            Lease { connection: Some(connection), pool: Arc::clone(self), healthy: true, _permits: permits };
+        order::mend(&mut lease).await?;
+        Ok(lease)
     }
 
     fn pop(&self) -> Option<(PgConnection, Instant)> {
@@ -69,17 +112,22 @@ impl Pool {
         idle.pop()
     }
 
+    fn is_closed(&self) -> bool {
+        self.rows[0].is_closed()
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until every connection is back, for as long as a call waits for one, and closes them. No more are given out.
     pub(super) async fn close(&self) {
-        if self.permits.is_closed() {
+        if self.is_closed() {
             return;
         }
-        let all = timeout(self.acquire_timeout, self.permits.acquire_many(self.size)).await;
-        self.permits.close();
+        let all = async { (self.rows[0].acquire_many(self.size).await, self.lease.acquire().await) };
+        let all = timeout(self.acquire_timeout, all).await;
+        self.rows.iter().chain([&self.lease]).for_each(|row| row.close());
         drop(all);
         let idle = std::mem::take(&mut *self.idle());
         for (connection, _) in idle {
@@ -93,12 +141,12 @@ pub(super) struct Lease {
     connection: Option<PgConnection>,
     pool: Arc<Pool>,
     healthy: bool,
-    _permit: OwnedSemaphorePermit,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take().filter(|_| self.healthy && !self.pool.permits.is_closed()) {
+        if let Some(connection) = self.connection.take().filter(|_| self.healthy && !self.pool.is_closed()) {
             self.pool.idle().push((connection, Instant::now()));
         }
     }
@@ -155,4 +203,20 @@ impl Lease {
 /// SQL that was put together here.
 pub(super) fn safe(sql: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_not_wait_always_has_a_place() {
+        for size in 2..200 {
+            let [all, look, search] = shares(size);
+            assert!(look < all && 0 < search && search <= look);
+            assert!(look < 2 || search < look, "a search leaves room for looks");
+        }
+        assert_eq!(shares(10), [10, 8, 4]);
+        assert_eq!(shares(1), [1, 1, 1]);
+    }
 }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use sutazai_core::{
     clock::Timestamp,
-    store::{Held, Page, QueueDepths, TaskQuery},
+    store::{Held, QueueDepths},
     task::{Entry, Event, NodeId, NumberedEvent, Signal, Task, TaskId},
 };
 
 use super::{
     error::Result,
+    order::SETTLED,
     pool::{Lease, safe},
     row::{Columns, ENTRY, TASK, WIDTH, decode_entry, decode_events, decode_task, payload},
     statement::LIVE,
@@ -32,60 +33,6 @@ pub(super) async fn tasks(lease: &mut Lease, ids: &[TaskId]) -> Result<HashMap<T
 pub(super) async fn load(lease: &mut Lease, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
     let tasks = tasks(lease, ids).await?;
     Ok(ids.iter().map(|id| tasks.get(id).cloned()).collect())
-}
-
-pub(super) async fn list(lease: &mut Lease, query: &TaskQuery) -> Result<Page<Task>> {
-    if query.limit == 0 {
-        return Ok(Page { items: Vec::new(), more: false });
-    }
-    let (sql, text) = list_statement(query)?;
-    let rows = lease.rows(safe(sql), text.arguments).await?;
-    let more = rows.len() > query.limit;
-    let items = rows.iter().take(query.limit).map(decode_task).collect::<Result<_>>()?;
-    Ok(Page { items, more })
-}
-
-fn list_statement(query: &TaskQuery) -> Result<(String, Text)> {
-    let mut text = Text::default();
-    let mut conditions = Vec::new();
-    // The one that leaves the least comes from an index in the order of the list; partial indexes are found by what is written out.
-    if let Some(state) = query.state {
-        conditions.push(format!("t.state = '{state}'"));
-        // What runs stands in the index of its node alone.
-        if matches!(state.as_str(), "assigned" | "running") {
-            conditions.push("t.node IS NOT NULL".to_owned());
-        }
-    }
-    if query.dead_letters {
-        conditions.push("t.state = 'failed' AND t.discarded IS NULL".to_owned());
-    }
-    if query.live {
-        conditions.push(format!("t.{LIVE}"));
-    }
-    if let Some(agent) = &query.agent {
-        conditions.push(format!("t.agent = ${}", text.add(&*escaped(agent))?));
-    }
-    if let Some(tenant) = &query.tenant {
-        let narrow = if tenant == sutazai_core::task::DEFAULT_TENANT { "" } else { " AND t.tenant <> 'default'" };
-        conditions.push(format!("t.tenant = ${}{narrow}", text.add(&*escaped(tenant))?));
-    }
-    if let Some(parent) = query.parent {
-        conditions.push(format!("t.parent_id = ${}", text.add(uuid(parent))?));
-    }
-    let mut from = "tasks AS t";
-    let mut id = "t.id";
-    if let Some((key, value)) = &query.label {
-        from = "task_labels AS l JOIN tasks AS t ON t.id = l.task_id";
-        id = "l.task_id";
-        let (key, value) = (text.add(&*escaped(key))?, text.add(&*escaped(value))?);
-        conditions.push(format!("l.key = ${key} AND l.value = ${value}"));
-    }
-    if let Some(before) = query.before {
-        conditions.push(format!("{id} < ${}", text.add(uuid(before))?));
-    }
-    let limit = text.add(limit(query.limit.saturating_add(1)))?;
-    let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    Ok((format!("SELECT {TASK} FROM {from}{conditions} ORDER BY {id} DESC LIMIT ${limit}"), text))
 }
 
 pub(super) async fn held_by(lease: &mut Lease, node: &NodeId, most: usize) -> Result<Vec<Held>> {
@@ -161,15 +108,16 @@ pub(super) async fn events(lease: &mut Lease, task: TaskId, after: u64, most: us
     Ok(events)
 }
 
-/// Whoever has written below the oldest transaction that still runs has committed or is gone: what is shown here is final, and so is its order.
+/// What is shown here is final, and so is its order.
 pub(super) async fn feed(lease: &mut Lease, after: u64, most: usize) -> Result<Vec<NumberedEvent>> {
     let mut text = Text::default();
     text.add(i64::try_from(after).unwrap_or(i64::MAX))?;
     text.add(limit(most))?;
-    let sql = "SELECT number, task_id, last_seq, events FROM task_events \
-               WHERE number > $1 AND number < (pg_snapshot_xmin(pg_current_snapshot())::text::int8 << 14) ORDER BY number LIMIT $2";
+    let sql = format!(
+        "SELECT number, task_id, last_seq, events FROM task_events WHERE number > $1 AND number < {SETTLED} ORDER BY number LIMIT $2"
+    );
     let mut events = Vec::new();
-    for row in lease.rows(sql, text.arguments).await? {
+    for row in lease.rows(safe(sql), text.arguments).await? {
         let mut row = Columns::of(&row);
         let (last, task, last_seq) = (row.count()?, row.id()?, row.count()?);
         let numbered = decode_events(task, row.get()?)?.map(|event| {

@@ -1,10 +1,13 @@
 //! Brings the schema to what this version needs, or says why it cannot be used.
 
+use std::time::Duration;
+
 use sqlx::{
     Connection, Executor, PgConnection, Row,
     migrate::{MigrateError, Migrator},
     postgres::PgConnectOptions,
 };
+use tokio::time::timeout;
 
 use super::{
     error::{Fault, Result},
@@ -24,8 +27,27 @@ pub(super) struct Settings {
     pub(super) durable: bool,
 }
 
-/// Makes or updates the schema; refuses one that is another program's or too new. Many processes may do so at the same time.
-pub(super) async fn open(options: &PgConnectOptions, schema: &str) -> Result<Settings> {
+/// How long it may take to make or update the schema, with all waiting; the database's own limits are below it.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// Limits of a transaction that makes or updates the schema: for its turn, and for each statement then. An index over a long history takes time.
+const FOR_TURN: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5min'";
+const FOR_CHANGES: &str = "SET LOCAL statement_timeout = '10min'; SET LOCAL lock_timeout = '1min'";
+
+/// Makes or updates the schema; refuses one that is another program's or too new. Many processes may do so at the same time. The database has to answer
+/// within `patience` unless there is something to make.
+pub(super) async fn open(options: &PgConnectOptions, schema: &str, patience: Duration) -> Result<Settings> {
+    let looked = timeout(patience, look(options, schema)).await;
+    let (mut connection, settings, found) = looked.map_err(|_| Fault::Silent)??;
+    // A start where all is done takes no lock that others wait for.
+    if found < known() {
+        timeout(PATIENCE, update(&mut connection, schema, found)).await.map_err(|_| Fault::Silent)??;
+    }
+    let _ = timeout(patience, connection.close()).await;
+    Ok(settings)
+}
+
+async fn look(options: &PgConnectOptions, schema: &str) -> Result<(PgConnection, Settings, i64)> {
     let mut connection = PgConnection::connect_with(options).await?;
     let sql =
         "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), current_setting('fsync')";
@@ -34,26 +56,32 @@ pub(super) async fn open(options: &PgConnectOptions, schema: &str) -> Result<Set
     if encoding != "UTF8" {
         return Err(Fault::Encoding(encoding));
     }
-    // A start where all is done takes no lock that others wait for.
-    if check(&mut connection, schema).await? < known() {
-        update(&mut connection, schema).await?;
-    }
-    connection.close().await?;
-    Ok(Settings { durable: commit != "off" && fsync == "on" })
+    let found = check(&mut connection, schema).await?;
+    Ok((connection, Settings { durable: commit != "off" && fsync == "on" }, found))
 }
 
 /// All or nothing, and one process at a time.
-async fn update(connection: &mut PgConnection, schema: &str) -> Result<()> {
+async fn update(connection: &mut PgConnection, schema: &str, found: i64) -> Result<()> {
     let mut write = connection.begin().await?;
-    write.execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
-    write
-        .execute(safe(format!("SELECT pg_advisory_xact_lock(hashtextextended('sutazai schema {schema}', 0))")))
-        .await?;
+    write.execute(FOR_TURN).await?;
+    let turn = format!("advisory_xact_lock(hashtextextended('sutazai schema {schema}', 0))");
+    let free: bool = write.fetch_one(safe(format!("SELECT pg_try_{turn}"))).await?.try_get(0)?;
+    if !free {
+        tracing::info!(schema, "another process makes or updates the schema; waiting until it is done");
+        write.execute(safe(format!("SELECT pg_{turn}"))).await?;
+    }
+    write.execute(FOR_CHANGES).await?;
     // The right to make schemas is asked for even where this one is there.
     if !exists(&mut write, schema).await? {
         write.execute(safe(format!("CREATE SCHEMA {schema}"))).await?;
     }
     if check(&mut write, schema).await? < known() {
+        tracing::info!(
+            schema,
+            from = found,
+            to = known(),
+            "updating the schema; it waits for transactions that use its tables"
+        );
         MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Fault::Driver(error),
             error => Fault::OtherSchema(error),

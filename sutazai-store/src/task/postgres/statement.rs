@@ -10,99 +10,94 @@ use sutazai_core::task::{Task, TaskState};
 
 use super::{
     error::{Fault, Result},
+    order::{BASE, PLACES},
     row::{encode_events, encode_labels},
-    text::{Column, Kind, Table, Text},
+    text::{Column, Fill, Kind, Table, Text},
 };
 use crate::task::shared::{plan::Plan, track::Write};
-
-/// Numbers of events that one transaction has.
-pub(super) const PLACES: i64 = 1 << 14;
 
 /// States of tasks that have not ended, as the partial indexes name them.
 pub(super) const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";
 
 const INSERT: [Column; 37] = [
-    ("id", Kind::Id, false),
-    ("feed", Kind::Int, false),
-    ("queue", Kind::Text, false),
-    ("agent", Kind::Text, false),
-    ("agent_version", Kind::Text, false),
-    ("tenant", Kind::Text, false),
-    ("state", Kind::Text, false),
-    ("priority", Kind::Int, false),
-    ("due_at", Kind::Int, false),
-    ("node", Kind::Text, false),
-    ("epoch", Kind::Int, false),
-    ("seq", Kind::Int, false),
-    ("attempt", Kind::Int, false),
-    ("max_attempts", Kind::Int, false),
-    ("retry_initial_ms", Kind::Int, false),
-    ("retry_max_ms", Kind::Int, false),
-    ("created_at", Kind::Int, false),
-    ("started_at", Kind::Int, false),
-    ("finished_at", Kind::Int, false),
-    ("attempt_epoch", Kind::Int, false),
-    ("input", Kind::Text, false),
-    ("output", Kind::Text, false),
-    ("wakes", Kind::Int, true),
-    ("deadline", Kind::Int, true),
-    ("wait", Kind::Text, true),
-    ("parent_id", Kind::Id, true),
-    ("detached", Kind::Bool, true),
-    ("discarded", Kind::Bool, true),
-    ("recoveries", Kind::Int, true),
-    ("journal_era", Kind::Int, true),
-    ("journal_length", Kind::Int, true),
-    ("progress_fraction", Kind::Float, true),
-    ("progress_message", Kind::Text, true),
-    ("error_code", Kind::Text, true),
-    ("error_message", Kind::Text, true),
-    ("labels", Kind::Text, true),
-    ("webhook", Kind::Text, true),
+    ("id", Kind::Id, Fill::Own),
+    ("feed", Kind::Int, Fill::Own),
+    ("queue", Kind::Text, Fill::Same),
+    ("agent", Kind::Text, Fill::Same),
+    ("agent_version", Kind::Text, Fill::Same),
+    ("tenant", Kind::Text, Fill::Same),
+    ("state", Kind::Text, Fill::Same),
+    ("priority", Kind::Int, Fill::Same),
+    ("due_at", Kind::Int, Fill::Own),
+    ("node", Kind::Text, Fill::Same),
+    ("epoch", Kind::Int, Fill::Same),
+    ("seq", Kind::Int, Fill::Same),
+    ("attempt", Kind::Int, Fill::Same),
+    ("max_attempts", Kind::Int, Fill::Same),
+    ("retry_initial_ms", Kind::Int, Fill::Same),
+    ("retry_max_ms", Kind::Int, Fill::Same),
+    ("created_at", Kind::Int, Fill::Own),
+    ("started_at", Kind::Int, Fill::Own),
+    ("finished_at", Kind::Int, Fill::Own),
+    ("attempt_epoch", Kind::Int, Fill::Same),
+    ("input", Kind::Text, Fill::Own),
+    ("output", Kind::Text, Fill::Own),
+    ("wakes", Kind::Int, Fill::Rare),
+    ("deadline", Kind::Int, Fill::Rare),
+    ("wait", Kind::Text, Fill::Rare),
+    ("parent_id", Kind::Id, Fill::Rare),
+    ("detached", Kind::Bool, Fill::Rare),
+    ("discarded", Kind::Bool, Fill::Rare),
+    ("recoveries", Kind::Int, Fill::Rare),
+    ("journal_era", Kind::Int, Fill::Rare),
+    ("journal_length", Kind::Int, Fill::Rare),
+    ("progress_fraction", Kind::Float, Fill::Rare),
+    ("progress_message", Kind::Text, Fill::Rare),
+    ("error_code", Kind::Text, Fill::Rare),
+    ("error_message", Kind::Text, Fill::Rare),
+    ("labels", Kind::Text, Fill::Rare),
+    ("webhook", Kind::Text, Fill::Rare),
 ];
 
 /// From the sixth on they are columns of the task.
 const UPDATE: [Column; 28] = [
-    ("id", Kind::Id, false),
-    ("expected_epoch", Kind::Int, false),
-    ("expected_seq", Kind::Int, false),
-    ("place", Kind::Int, false),
-    ("woken", Kind::Int, false),
-    ("state", Kind::Text, false),
-    ("due_at", Kind::Int, false),
-    ("node", Kind::Text, false),
-    ("epoch", Kind::Int, false),
-    ("seq", Kind::Int, false),
-    ("attempt", Kind::Int, false),
-    ("started_at", Kind::Int, false),
-    ("finished_at", Kind::Int, false),
-    ("attempt_epoch", Kind::Int, false),
-    ("output", Kind::Text, false),
-    ("seen", Kind::Int, true),
-    ("seen_at", Kind::Int, true),
-    ("input", Kind::Text, true),
-    ("deadline", Kind::Int, true),
-    ("wait", Kind::Text, true),
-    ("discarded", Kind::Bool, true),
-    ("recoveries", Kind::Int, true),
-    ("journal_era", Kind::Int, true),
-    ("journal_length", Kind::Int, true),
-    ("progress_fraction", Kind::Float, true),
-    ("progress_message", Kind::Text, true),
-    ("error_code", Kind::Text, true),
-    ("error_message", Kind::Text, true),
+    ("id", Kind::Id, Fill::Own),
+    ("expected_epoch", Kind::Int, Fill::Same),
+    ("expected_seq", Kind::Int, Fill::Same),
+    ("place", Kind::Int, Fill::Own),
+    ("woken", Kind::Int, Fill::Same),
+    ("state", Kind::Text, Fill::Same),
+    ("due_at", Kind::Int, Fill::Own),
+    ("node", Kind::Text, Fill::Same),
+    ("epoch", Kind::Int, Fill::Same),
+    ("seq", Kind::Int, Fill::Same),
+    ("attempt", Kind::Int, Fill::Same),
+    ("started_at", Kind::Int, Fill::Own),
+    ("finished_at", Kind::Int, Fill::Own),
+    ("attempt_epoch", Kind::Int, Fill::Same),
+    ("output", Kind::Text, Fill::Own),
+    ("seen", Kind::Int, Fill::Rare),
+    ("seen_at", Kind::Int, Fill::Rare),
+    ("input", Kind::Text, Fill::Rare),
+    ("deadline", Kind::Int, Fill::Rare),
+    ("wait", Kind::Text, Fill::Rare),
+    ("discarded", Kind::Bool, Fill::Rare),
+    ("recoveries", Kind::Int, Fill::Rare),
+    ("journal_era", Kind::Int, Fill::Rare),
+    ("journal_length", Kind::Int, Fill::Rare),
+    ("progress_fraction", Kind::Float, Fill::Rare),
+    ("progress_message", Kind::Text, Fill::Rare),
+    ("error_code", Kind::Text, Fill::Rare),
+    ("error_message", Kind::Text, Fill::Rare),
 ];
 
 const EVENTS: [Column; 5] = [
-    ("place", Kind::Int, false),
-    ("task_id", Kind::Id, false),
-    ("first_seq", Kind::Int, false),
-    ("last_seq", Kind::Int, false),
-    ("events", Kind::Text, false),
+    ("place", Kind::Int, Fill::Own),
+    ("task_id", Kind::Id, Fill::Own),
+    ("first_seq", Kind::Int, Fill::Own),
+    ("last_seq", Kind::Int, Fill::Own),
+    ("events", Kind::Text, Fill::Own),
 ];
-
-/// The number of the transaction's first event, less one.
-pub(super) const BASE: &str = "(pg_current_xact_id()::text::int8 << 14)";
 
 /// Says whom the statement tells that something is runnable.
 pub(super) fn channel(schema: &str) -> String {
@@ -152,6 +147,11 @@ impl Statement {
         Ok(())
     }
 
+    /// What is looked at here comes before all that is guarded later.
+    pub(super) fn first(&mut self, always: &str) {
+        self.guards.push(always.to_owned());
+    }
+
     pub(super) fn runnable_if(&mut self, condition: &'static str) {
         if let Some(conditions) = &mut self.runnable {
             conditions.push(condition);
@@ -198,6 +198,7 @@ pub(super) fn store(
     }
     if !judged {
         // First, so that it sees rows that the statement then changes.
+        super::follow::locks(plan, &mut statement)?;
         super::follow::fences(plan, &mut statement)?;
     }
     inserts(plan, &places, &mut statement)?;
@@ -208,10 +209,12 @@ pub(super) fn store(
 }
 
 fn inserts(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -> Result<()> {
-    let new: Vec<_> = plan.writes.iter().zip(places).filter(|(write, _)| write.expected.is_none()).collect();
+    let mut new: Vec<_> = plan.writes.iter().zip(places).filter(|(write, _)| write.expected.is_none()).collect();
     if new.is_empty() {
         return Ok(());
     }
+    // Who inserts the same waits for the commit.
+    new.sort_unstable_by_key(|(write, _)| write.task.id);
     let mut queues: HashMap<(&str, &str), String> = HashMap::new();
     for (Write { task, .. }, _) in &new {
         queues.entry((&task.agent, &task.agent_version)).or_insert_with(|| task.queue());
@@ -254,7 +257,8 @@ fn inserts(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -
         table.text(task.webhook.as_deref());
     }
     statement.part("i");
-    let names: Vec<_> = INSERT.iter().filter(|column| table.is_whole() || !column.2).map(|column| column.0).collect();
+    let names: Vec<_> =
+        INSERT.iter().filter(|column| table.is_whole() || column.2 != Fill::Rare).map(|column| column.0).collect();
     let values: Vec<_> = names
         .iter()
         .map(|name| match *name {

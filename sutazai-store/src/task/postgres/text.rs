@@ -11,8 +11,18 @@ use uuid::Uuid;
 
 use super::error::{Fault, Result};
 
-/// A column: its name, its type, and whether most rows have nothing in it. If no row has anything in any of these, all of them are left out.
-pub(super) type Column = (&'static str, Kind, bool);
+/// A column: its name, its type, and what most rows have in it.
+pub(super) type Column = (&'static str, Kind, Fill);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// Something of their own.
+    Own,
+    /// The same as the others. If that holds for all rows and all of these columns, each goes as one plain argument.
+    Same,
+    /// Nothing. If no row has anything in any of these columns, all of them are left out.
+    Rare,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -37,7 +47,7 @@ impl Kind {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Cell<'a> {
     None,
     Id(Uuid),
@@ -62,8 +72,8 @@ impl<'a> Table<'a> {
     }
 
     fn push(&mut self, cell: Option<Cell<'a>>) {
-        let (_, _, rare) = self.columns[self.cells.len() % self.columns.len()];
-        self.rare |= rare && cell.is_some();
+        let (_, _, fill) = self.columns[self.cells.len() % self.columns.len()];
+        self.rare |= fill == Fill::Rare && cell.is_some();
         self.cells.push(cell.unwrap_or(Cell::None));
     }
 
@@ -126,31 +136,51 @@ impl<'a> Table<'a> {
 
     /// What names a column in a statement.
     pub(super) fn value(&self, column: &Column) -> Cow<'static, str> {
-        if column.2 && !self.rare { "NULL".into() } else { format!("v.{}", column.0).into() }
+        if column.2 == Fill::Rare && !self.rare { "NULL".into() } else { format!("v.{}", column.0).into() }
+    }
+
+    /// Whether the columns that are mostly the same are so in all rows.
+    fn is_same(&self) -> bool {
+        let same = |index: &usize| self.columns[*index].2 == Fill::Same;
+        let same: Vec<usize> = (0..self.columns.len()).filter(same).collect();
+        let mut rows = self.cells.chunks(self.columns.len());
+        let first = rows.next().unwrap_or_default();
+        !same.is_empty() && rows.all(|row| same.iter().all(|index| row.get(*index) == first.get(*index)))
     }
 
     /// Adds the rows to the arguments, and gives them the name `v`.
     pub(super) fn source(self, text: &mut Text) -> Result<()> {
-        let one = self.rows() == 1;
-        text.sql.push_str(if one { "(VALUES (" } else { "unnest(" });
-        let mut names = String::new();
-        let width = self.columns.len();
-        for (index, (name, kind, _)) in self.columns.iter().enumerate().filter(|(_, column)| self.rare || !column.2) {
-            if !names.is_empty() {
-                text.sql.push(',');
-                names.push(',');
+        let columns = || self.columns.iter().enumerate().filter(|(_, column)| self.rare || column.2 != Fill::Rare);
+        let cells = |index: usize| self.cells.iter().skip(index).step_by(self.columns.len());
+        let plain = |text: &mut Text, index: usize, kind: Kind| -> Result<String> {
+            text.cell(cells(index), kind)?;
+            Ok(format!("${}::{}", text.arguments.len(), kind.name()))
+        };
+        let (mut values, mut names, mut rest) = (Vec::new(), Vec::new(), String::new());
+        if self.rows() == 1 {
+            for (index, (name, kind, _)) in columns() {
+                values.push(plain(text, index, *kind)?);
+                names.push(*name);
             }
-            names.push_str(name);
-            let cells = self.cells.iter().skip(index).step_by(width);
-            if one {
-                text.cell(cells, *kind)?;
-            } else {
-                text.cells(cells, *kind)?;
-            }
-            let array = if one { "" } else { "[]" };
-            let _ = write!(text.sql, "${}::{}{array}", text.arguments.len(), kind.name());
+            let _ = write!(text.sql, "(VALUES ({})) AS v({})", values.join(","), names.join(","));
+            return Ok(());
         }
-        let _ = write!(text.sql, "{} AS v({names})", if one { "))" } else { ")" });
+        let same = self.is_same();
+        for (index, (name, kind, fill)) in columns() {
+            if same && *fill == Fill::Same {
+                let value = plain(text, index, *kind)?;
+                let _ = write!(rest, ", {value} AS {name}");
+            } else {
+                text.cells(cells(index), *kind)?;
+                values.push(format!("${}::{}[]", text.arguments.len(), kind.name()));
+                names.push(*name);
+            }
+        }
+        let (values, names) = (values.join(","), names.join(","));
+        let _ = match same {
+            true => write!(text.sql, "(SELECT u.*{rest} FROM unnest({values}) AS u({names})) AS v"),
+            false => write!(text.sql, "unnest({values}) AS v({names})"),
+        };
         Ok(())
     }
 }
@@ -253,5 +283,26 @@ mod tests {
             assert!(!kept.contains('\0'));
             assert_eq!(unescaped(&kept), text);
         }
+    }
+
+    #[test]
+    fn what_all_rows_share_is_sent_once() {
+        const COLUMNS: [Column; 3] =
+            [("id", Kind::Int, Fill::Own), ("agent", Kind::Text, Fill::Same), ("node", Kind::Text, Fill::Same)];
+        let source = |rows: &[(i64, &'static str)]| {
+            let mut table = Table::new(&COLUMNS, rows.len());
+            for (id, agent) in rows {
+                table.int(*id);
+                table.text(*agent);
+                table.text(None::<&str>);
+            }
+            let mut text = Text::default();
+            table.source(&mut text).ok().unwrap();
+            text.sql
+        };
+        let shared = "(SELECT u.*, $2::text AS agent, $3::text AS node FROM unnest($1::int8[]) AS u(id)) AS v";
+        assert_eq!(source(&[(1, "a"), (2, "a"), (3, "a")]), shared);
+        assert_eq!(source(&[(1, "a"), (2, "b")]), "unnest($1::int8[],$2::text[],$3::text[]) AS v(id,agent,node)");
+        assert_eq!(source(&[(1, "a")]), "(VALUES ($1::int8,$2::text,$3::text)) AS v(id,agent,node)");
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{
     error::{Fault, Result},
     follow::{EXPIRED, KEY_LIFE_MS, key_end},
-    pool::{Lease, Pool, safe},
+    pool::{Lease, Pool, Purpose, safe},
     row::{Columns, payload, unreadable},
     text::{Text, escaped, limit, uuid, uuids},
 };
@@ -62,6 +62,15 @@ pub(super) async fn remember(lease: &mut Lease, key: &IdempotencyKey, answer: &P
     lease.rows(safe(sql), text.arguments).await.map(|_| ())
 }
 
+/// Below every id that was made at that moment or later: they begin with their time, so that an index leads straight to what is old.
+fn first_of(moment: Timestamp) -> Uuid {
+    let mut id = [0; 16];
+    // The time has 48 bits.
+    let millis = moment.as_millis().clamp(0, (1 << 48) - 1);
+    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+    Uuid::from_bytes(id)
+}
+
 pub(super) async fn ended(
     lease: &mut Lease,
     after: Option<TaskId>,
@@ -72,8 +81,9 @@ pub(super) async fn ended(
     text.add(after.map_or(Uuid::nil(), uuid))?;
     text.add(created_before.as_millis())?;
     text.add(limit(most))?;
+    text.add(first_of(created_before))?;
     let sql = "SELECT id, state, finished_at FROM tasks \
-               WHERE id > $1 AND created_at < $2 AND state IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT $3";
+               WHERE id > $1 AND id < $4 AND created_at < $2 AND state IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT $3";
     let ended = |row: &sqlx::postgres::PgRow| {
         let mut row = Columns::of(row);
         let id = row.id()?;
@@ -97,7 +107,7 @@ pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId]) -> Result<u64> {
     ids.sort_unstable();
     let mut text = Text::default();
     text.add(uuids(&ids))?;
-    let sql = "WITH gone AS MATERIALIZED (SELECT id, labels FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled') ORDER BY id FOR UPDATE), \
+    let sql = "WITH gone AS MATERIALIZED (SELECT id, labels FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled') ORDER BY id FOR UPDATE SKIP LOCKED), \
          t AS (DELETE FROM tasks USING gone WHERE tasks.id = gone.id RETURNING 1), \
          e AS (DELETE FROM task_events AS o USING gone WHERE o.task_id = gone.id), \
          j AS (DELETE FROM journal_entries AS o USING gone WHERE o.task_id = gone.id), \
@@ -114,20 +124,17 @@ pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId]) -> Result<u64> {
 /// Forgets the keys of tasks that ended a day before `now`, and answers whose day has passed, and says how many there were.
 pub(super) async fn forget_keys(lease: &mut Lease, now: Timestamp) -> Result<u64> {
     let until = now.as_millis().saturating_sub(KEY_LIFE_MS);
-    // Ids begin with their time of creation, so the index leads straight to the keys that are old enough.
-    let mut end = [0; 16];
-    end[..6].copy_from_slice(&until.max(0).to_be_bytes()[2..]);
     let mut after = Uuid::nil();
     let mut forgotten = 0;
     loop {
         let mut text = Text::default();
         text.add(after)?;
-        text.add(Uuid::from_bytes(end))?;
+        text.add(first_of(Timestamp::from_millis(until)))?;
         text.add(FORGET)?;
         text.add(until)?;
         text.add(now.as_millis())?;
         let sql = "WITH old AS MATERIALIZED (SELECT k.tenant, k.key, k.task_id, k.expires_at FROM idempotency_keys AS k \
-             WHERE k.task_id IS NOT NULL AND k.task_id > $1 AND k.task_id < $2 ORDER BY k.task_id LIMIT $3), \
+             WHERE k.task_id IS NOT NULL AND k.task_id > $1 AND k.task_id < $2 ORDER BY k.task_id LIMIT $3 FOR UPDATE SKIP LOCKED), \
              gone AS (DELETE FROM idempotency_keys AS k USING old JOIN tasks AS t ON t.id = old.task_id \
              WHERE k.tenant = old.tenant AND k.key = old.key AND t.finished_at <= $4 AND coalesce(old.expires_at, 0) <= $5 RETURNING 1) \
              SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old), (SELECT task_id FROM old ORDER BY task_id DESC LIMIT 1)";
@@ -163,7 +170,7 @@ pub(super) async fn keep(pool: Weak<Pool>) {
         sleep(rest).await;
         rest = FORGET_EVERY;
         let Some(pool): Option<Arc<Pool>> = pool.upgrade() else { return };
-        let forget = async { forget_keys(&mut pool.lease().await?, SystemClock.now()).await };
+        let forget = async { forget_keys(&mut pool.lease(Purpose::Search).await?, SystemClock.now()).await };
         match forget.await {
             Ok(_) => {}
             Err(Fault::Closed) => return,

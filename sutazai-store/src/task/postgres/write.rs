@@ -11,11 +11,12 @@ use uuid::Uuid;
 use super::{
     error::Result,
     follow,
-    pool::{Lease, Pool, safe},
+    order::PLACES,
+    pool::{Lease, Pool, Purpose, safe},
     read,
     row::Columns,
-    statement::{PLACES, store},
-    text::{Column, Kind, Table, Text, uuids},
+    statement::store,
+    text::{Column, Fill, Kind, Table, Text, uuids},
 };
 use crate::task::shared::{
     plan::{FirstUse, Journal, Plan, Stored, Verdict, plan},
@@ -57,7 +58,7 @@ async fn write_at_once(pool: &Arc<Pool>, schema: &str, batch: &[TaskWrite]) -> R
         true => store(&hopeful, false, schema)?,
         false => None,
     };
-    let mut lease = pool.lease().await?;
+    let mut lease = pool.lease(Purpose::Work).await?;
     if let Some((sql, arguments)) = statement {
         match lease.rows(sql, arguments).await {
             Ok(_) => return Ok(vec![WriteOutcome::Applied; batch.len()]),
@@ -125,9 +126,10 @@ fn answers(plan: Plan<'_>, first: &HashMap<TaskId, Task>) -> Vec<WriteOutcome> {
     outcomes.collect()
 }
 
-const KEYS: [Column; 2] = [("tenant", Kind::Text, false), ("key", Kind::Text, false)];
+const KEYS: [Column; 2] = [("tenant", Kind::Text, Fill::Own), ("key", Kind::Text, Fill::Own)];
 
-const LENGTHS: [Column; 3] = [("task_id", Kind::Id, false), ("era", Kind::Int, false), ("before", Kind::Int, true)];
+const LENGTHS: [Column; 3] =
+    [("task_id", Kind::Id, Fill::Own), ("era", Kind::Int, Fill::Own), ("before", Kind::Int, Fill::Rare)];
 
 /// What decides about a batch. The tasks that it names or wakes stay as they are until the commit; they are locked in the order of their ids, as everywhere.
 async fn look_up(lease: &mut Lease, batch: &[TaskWrite]) -> Result<Stored> {

@@ -2,6 +2,9 @@
 #![cfg(feature = "postgres")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
+mod restore;
+mod share;
+
 use std::{sync::Arc, time::Duration};
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -47,6 +50,10 @@ fn main() {
         }));
     };
     test("many_processes_may_open_a_new_database_at_once", many_processes_may_open_a_new_database_at_once);
+    test(
+        "a_schema_is_waited_for_while_another_process_makes_it",
+        a_schema_is_waited_for_while_another_process_makes_it,
+    );
     test("a_newer_schema_is_used_if_it_admits_that", a_newer_schema_is_used_if_it_admits_that);
     test("another_program_s_schema_is_left_alone", another_program_s_schema_is_left_alone);
     test("who_is_refused_is_told_why_without_the_password", who_is_refused_is_told_why_without_the_password);
@@ -56,6 +63,14 @@ fn main() {
     test("no_statement_reads_a_whole_table", no_statement_reads_a_whole_table);
     test("a_silent_network_is_not_waited_for", a_silent_network_is_not_waited_for);
     test("what_was_acknowledged_is_there_after_a_crash", what_was_acknowledged_is_there_after_a_crash);
+    test("a_backup_goes_on_in_another_cluster", restore::a_backup_goes_on_in_another_cluster);
+    test("a_database_that_only_reads_is_tried_again", restore::a_database_that_only_reads_is_tried_again);
+    test("lists_take_no_connection_from_leases_and_writes", share::lists_take_no_connection_from_leases_and_writes);
+    test("lists_of_what_lives_leave_history_alone", share::lists_of_what_lives_leave_history_alone);
+    test(
+        "writers_that_want_the_same_never_wait_for_one_another",
+        share::writers_that_want_the_same_never_wait_for_one_another,
+    );
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -89,13 +104,40 @@ fn many_processes_may_open_a_new_database_at_once(server: &Postgres) {
         for store in &opened {
             store.ping().await.unwrap();
         }
-        assert_eq!(database.query("SELECT count(*) FROM sutazai.meta"), "2");
+        assert_eq!(database.query("SELECT count(*) FROM sutazai.meta"), "3");
         // Another schema of the same database is another store.
         let mut config = PostgresConfig::from_url(database.url()).unwrap();
         config.schema = "other".into();
         let other = PostgresStore::connect(config).await.unwrap();
         other.write(&[insert(created())]).await.unwrap();
         assert_eq!((other.queued().await.unwrap(), opened[0].queued().await.unwrap()), (1, 0));
+    });
+}
+
+fn a_schema_is_waited_for_while_another_process_makes_it(server: &Postgres) {
+    let database = server.database();
+    block_on(async {
+        let mut maker = PgConnection::connect(&database.url()).await.unwrap();
+        let turn = "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('sutazai schema sutazai', 0))";
+        maker.execute(turn).await.unwrap();
+        let mut config = PostgresConfig::from_url(database.url()).unwrap();
+        // Only for an answer, not for its turn.
+        config.acquire_timeout = Duration::from_millis(1_500);
+        let (lock_timeout, statement_timeout) = (Duration::from_millis(50), Duration::from_secs(1));
+        (config.lock_timeout, config.statement_timeout) = (lock_timeout, statement_timeout);
+        let opening = tokio::spawn(PostgresStore::connect(config));
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let waits = async {
+            while database.query(waiting) == "0" {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, waits).await.unwrap();
+        sleep(Duration::from_millis(2_000)).await;
+        maker.execute("ROLLBACK").await.unwrap();
+        let store = timeout(PATIENCE, opening).await.unwrap().unwrap().unwrap();
+        store.ping().await.unwrap();
     });
 }
 
