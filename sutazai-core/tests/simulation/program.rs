@@ -180,7 +180,7 @@ impl<'r> Author<'r> {
             }
             40..50 => Op::Sleep { ms: self.milliseconds() },
             50..58 => {
-                let limit = (self.rng.u32(0..3) == 0).then(|| self.rng.u64(50..3_000));
+                let limit = (self.rng.u32(0..3) == 0).then(|| self.rng.u64(50..2_000));
                 // Signals are told apart by their number; after a limit, and beside other branches, nobody knows which one it is.
                 if limit.is_some() || !trunk {
                     draft.output = None;
@@ -270,7 +270,7 @@ impl<'r> Author<'r> {
             0..8 => 0,
             8..14 => self.rng.u64(1..20),
             14..19 => self.rng.u64(20..500),
-            _ => self.rng.u64(500..4_000),
+            _ => self.rng.u64(500..2_500),
         }
     }
 }

@@ -90,12 +90,13 @@ async fn violated(world: &World) -> Violation {
 }
 
 async fn live(world: &Arc<World>, mut rng: Rng) {
-    let span = ms(rng.u64(4_000..9_000));
+    let span = ms(rng.u64(3_000..6_000));
     for node in 0..world.machines.len() {
         tokio::spawn(keep_node(Arc::clone(world), node));
     }
     let mut clients = tokio::task::JoinSet::new();
-    for number in 0..TASKS + rng.usize(0..6) {
+    // With those that these call for, and those of schedules, they are as many as a seed must have, or a few more are asked for below.
+    for number in 0..rng.usize(TASKS * 3 / 5..TASKS * 4 / 5) {
         clients.spawn(clients::submit(Arc::clone(world), number, span));
     }
     clients.spawn(clients::schedule(Arc::clone(world)));
@@ -108,6 +109,12 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
     tokio::spawn(clients::follow(Arc::clone(world)));
     while let Some(done) = clients.join_next().await {
         done.unwrap();
+        if clients.is_empty() {
+            let missing = TASKS.saturating_sub(world.checker().tasks.len());
+            for number in 0..missing {
+                clients.spawn(clients::submit(Arc::clone(world), TASKS + number, Duration::ZERO));
+            }
+        }
     }
     reviving.abort();
     // From here on nothing goes wrong.
@@ -156,7 +163,7 @@ async fn keep_node(world: Arc<World>, node: usize) {
             tokio::spawn(async move { engine.shutdown(Duration::ZERO).await });
         }
         world.machines[node].thaw();
-        tokio::time::sleep(ms(world.draw(|rng| rng.u64(5..2_500)))).await;
+        tokio::time::sleep(ms(world.draw(|rng| rng.u64(5..1_500)))).await;
     }
 }
 
