@@ -7,6 +7,7 @@ use etcetera::BaseStrategy;
 
 use super::{
     Refused, Settings,
+    broken::explain,
     check::{Checked, check, check_theirs, not_built},
     keys::{KEYS, Key, Kind, PREFIX, nearest},
 };
@@ -141,16 +142,18 @@ pub fn load(
 
     let path = |layer: &Layer| layer.0.get("config").and_then(|value| value.clone().into_string().ok());
     let mut builder = Config::builder().add_source(defaults);
-    if let Some(path) = path(&options).or_else(|| path(&variables)) {
-        if !Path::new(&path).is_file() {
+    let file = path(&options).or_else(|| path(&variables));
+    if let Some(path) = &file {
+        if !Path::new(path).is_file() {
             let fault = format!("config: found {path}, which is no file");
             return Err(Refused::one(fault, "name a TOML file with --config or SUTAZAI_CONFIG"));
         }
-        builder = builder.add_source(File::new(&path, FileFormat::Toml));
+        builder = builder.add_source(File::new(path, FileFormat::Toml));
     }
     let config = builder.add_source(aliases).add_source(variables).add_source(options).build();
     let config = config.map_err(|error| {
-        Refused::one(one_line(&error.to_string()), "the file given with --config must be TOML: key = value")
+        let fault = explain(file.as_deref().unwrap_or_default(), error);
+        Refused::one(fault, "the file given with --config must be TOML: key = \"text\" or key = number")
     })?;
     let table = config.cache.into_table().unwrap_or_default();
     typed(table, notes)

@@ -1,5 +1,6 @@
 //! Settings: defaults ← TOML file ← environment ← flags, each value with where it came from.
 
+mod broken;
 mod check;
 mod keys;
 mod load;

@@ -179,6 +179,30 @@ fn a_secret_is_read_and_never_shown() {
 }
 
 #[test]
+fn a_broken_file_is_explained_without_what_stands_in_it() {
+    let broken = [
+        ("max_running = 1\nwebhook_secret = hunter2\n", "line 2, column 18, which gives webhook_secret: "),
+        ("store = \"postgres://u:hunter2@h/d\n", ", which gives store: "),
+        ("webhook_secret = \"a\\qhunter2\"", "which gives webhook_secret: "),
+        (
+            "webhook_secret = \"hunter2\"\nwebhook_secret = \"hunter2\"",
+            "line 2, column 1, which gives webhook_secret: ",
+        ),
+        ("hunter2 = hunter2=", "line 1, column "),
+        ("webhook_secret = [\"hunter2\"", "line 1, column "),
+        ("webhook_secret = { hunter2 = 1 }", "webhook_secret: found a table or a list"),
+        ("webhook_secret = 1e999hunter2", "line 1, column "),
+    ];
+    for (text, place) in broken {
+        let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let told = with(&[("config", file.path().to_str().unwrap())], &[]).unwrap_err().to_string();
+        assert!(told.contains(place) && !told.contains("hunter2"), "{text}\n{told}");
+        assert!(!told.trim_end().contains(": \n") && told.contains("hint"), "{told}");
+    }
+}
+
+#[test]
 fn a_list_is_written_as_one_in_a_file_too() {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     writeln!(file, "allowed_hosts = [\"agents.lan\", \"agents\"]").unwrap();
