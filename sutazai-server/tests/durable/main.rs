@@ -21,6 +21,7 @@ mod freezes;
 mod kills;
 mod load;
 mod roles;
+mod schedules;
 mod site;
 mod waits;
 
@@ -72,6 +73,8 @@ fn main() -> ExitCode {
         shared("a_killed_worker_s_tasks_go_on_elsewhere", kills::a_killed_worker_s_tasks_go_on_elsewhere),
         alone("waits_outlive_kills", waits::waits_outlive_kills),
         shared("waits_outlive_kills", waits::waits_outlive_kills),
+        alone("each_moment_has_its_task_through_kills", schedules::each_moment_has_its_task_through_kills),
+        shared("each_moment_has_its_task_through_kills", schedules::each_moment_has_its_task_through_kills),
         alone("freezes_past_the_lease_under_load", freezes::freezes_past_the_lease_under_load),
         shared("freezes_past_the_lease_under_load", freezes::freezes_past_the_lease_under_load),
         shared("a_frozen_worker_s_results_come_too_late", freezes::a_frozen_worker_s_results_come_too_late),
