@@ -158,8 +158,11 @@ impl TaskStore for Faulty {
     async fn deliveries(&self, now: Timestamp, limit: usize, hold: Duration) -> Result<Vec<Delivery>> {
         self.inner.deliveries(now, limit, hold).await
     }
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
-        self.inner.posted(task, what, now).await
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
+        self.inner.posted(taken, what, now).await
+    }
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+        self.inner.revive(task, skip, now).await
     }
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {
         self.inner.undelivered(before, limit).await

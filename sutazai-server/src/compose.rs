@@ -13,6 +13,7 @@ use sutazai_agents::{AgentsOptions, catalogue};
 use sutazai_core::{
     Error, Orchestrator, Result,
     agent::{Agent, AgentLimits},
+    clock::{Clock, SystemClock},
     engine::{Drained, Keep, Observer, OrchestratorBuilder, Retention},
     memory::MemoryVectorStore,
     model::{ChatModel, Usage},
@@ -33,7 +34,7 @@ use crate::{
     dev_agents::dev_agents,
     metrics::Metrics,
     node::DataDir,
-    webhooks::{Outbox, Policy, Sender, TIMEOUT},
+    webhooks::{Outbox, Policy, Post, Sender, TIMEOUT},
 };
 
 /// Where the index is, in the data directory.
@@ -115,10 +116,23 @@ pub async fn serving(
     if settings.webhook_secret.is_some() {
         let policy = Policy { allow_private: settings.webhook_allow_private };
         let sender = Sender::new(settings.webhook_secret.clone(), policy, TIMEOUT);
-        let outbox = Outbox::start(Arc::clone(engine.orchestrator.task_store()), sender, posts);
-        *engine.outbox.lock().await = Some(outbox);
+        let post = Post::new(Arc::clone(engine.orchestrator.task_store()), sender, Arc::clone(&metrics));
+        *engine.outbox.lock().await = Some(Outbox::start(post, posts));
+    } else {
+        warn_of_unsigned(&engine.orchestrator).await;
     }
     Ok((engine, metrics))
+}
+
+/// Says so if events wait to be posted and this process cannot sign them. They are looked at and given back.
+async fn warn_of_unsigned(engine: &Orchestrator) {
+    match engine.task_store().deliveries(SystemClock.now(), 1, Duration::ZERO).await {
+        Ok(waiting) if waiting.is_empty() => {}
+        Ok(_) => tracing::warn!(
+            "events wait to be posted to webhooks, and this process posts none: they are signed with SUTAZAI_WEBHOOK_SECRET, which is not set"
+        ),
+        Err(error) => tracing::warn!(error = %error.report(), "the deliveries of webhooks cannot be read"),
+    }
 }
 
 /// The agents of the catalogue, which is rated, and those for tests if they are wanted, all with the limits of the settings.

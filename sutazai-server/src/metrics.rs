@@ -59,6 +59,8 @@ struct Families {
     errors: IntCounterVec,
     recovered: IntCounterVec,
     dead_letters: IntCounterVec,
+    webhook_attempts: IntCounterVec,
+    webhook_dead_letters: IntCounterVec,
     requests: IntCounterVec,
     durations: HistogramVec,
 }
@@ -110,6 +112,16 @@ impl Metrics {
                 "What became of dead letters: failed, requeued, discarded",
                 &["agent", "event"],
             )?,
+            webhook_attempts: counter(
+                "webhook_attempts_total",
+                "Attempts to post an event: delivered, failed, refused",
+                &["outcome"],
+            )?,
+            webhook_dead_letters: counter(
+                "webhook_dead_letters_total",
+                "What became of webhooks' dead letters: given_up, requeued, discarded",
+                &["event"],
+            )?,
             requests: counter("http_requests_total", "HTTP requests answered", &["method", "route", "status"])?,
             durations: histogram(
                 "http_request_duration_seconds",
@@ -118,6 +130,12 @@ impl Metrics {
                 &["method", "route"],
             )?,
         });
+        for outcome in ["delivered", "failed", "refused"] {
+            families.webhook_attempts.with_label_values(&[outcome]);
+        }
+        for event in ["given_up", "requeued", "discarded"] {
+            families.webhook_dead_letters.with_label_values(&[event]);
+        }
         let running = keep(&registry, IntGauge::new("tasks_running", "Tasks that this process is executing")?)?;
         let queued =
             keep(&registry, IntGauge::new("tasks_queued", "Tasks that count against the limit of the queue")?)?;
@@ -128,6 +146,16 @@ impl Metrics {
             .map(|name| (name.as_ref().to_owned(), AgentMetrics::new(name.as_ref(), Arc::clone(&families))))
             .collect();
         Ok(Self { registry, agents, families, running, queued })
+    }
+
+    /// An attempt to post an event ended so.
+    pub(crate) fn webhook_attempt(&self, outcome: &'static str) {
+        self.families.webhook_attempts.with_label_values(&[outcome]).inc();
+    }
+
+    /// This became of a webhook's dead letter.
+    pub(crate) fn webhook_dead_letter(&self, event: &'static str) {
+        self.families.webhook_dead_letters.with_label_values(&[event]).inc();
     }
 
     /// Everything as Prometheus text, or only what concerns `agent`. Without the state of the queue the last known one stands.

@@ -6,7 +6,7 @@ mod binary;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     process::Stdio,
 };
 
@@ -216,6 +216,54 @@ fn dead_letters_are_shown_requeued_and_discarded() {
     assert!(!server.cli(&["tasks", "watch", id(2)]).status.success());
     assert_eq!(server.cli(&["tasks", "dead", "requeue", id(2), "--all"]).status.code(), Some(2));
     assert_eq!(server.cli(&["tasks", "dead", "requeue", id(2), "--agent", "a"]).status.code(), Some(2));
+}
+
+/// The address of a receiver that is gone for good: it answers 410 to everything.
+fn gone() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    url
+}
+
+#[test]
+fn webhooks_that_were_given_up_are_shown_requeued_and_discarded() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = data.path().join("settings.toml");
+    fs::write(&settings, "webhook_secret = \"whsec\"\nwebhook_allow_private = true\n").unwrap();
+    let server = Server::start_with(data.path(), &["--config", settings.to_str().unwrap()]);
+    let url = gone();
+    let submit = ["tasks", "submit", "--agent", "dev.echo", "--input", "{}", "--wait", "--json", "--webhook", &url];
+    let id = json(&server.cli(&submit))["id"].clone();
+    let id = id.as_str().unwrap();
+    let given_up = || {
+        let began = std::time::Instant::now();
+        loop {
+            let listed = json(&server.cli(&["webhooks", "dead", "list", "--json"]));
+            if listed["items"][0]["task_id"] == id {
+                break listed["items"][0].clone();
+            }
+            assert!(began.elapsed() < binary::PATIENCE, "{listed}");
+        }
+    };
+    let letter = given_up();
+    assert!(letter["reason"].as_str().unwrap().contains("410"), "{letter}");
+    let again = json(&server.cli(&["webhooks", "dead", "requeue", id, "--json"]));
+    assert_eq!(again["requeued"], true, "{again}");
+    given_up();
+    let table = server.cli(&["webhooks", "dead", "list"]);
+    assert!(String::from_utf8(table.stdout).unwrap().contains("410"));
+    assert_eq!(server.cli(&["webhooks", "dead", "discard", id]).status.code(), Some(0));
+    let listed = json(&server.cli(&["webhooks", "dead", "list", "--json"]));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 0, "{listed}");
+    assert_eq!(server.cli(&["webhooks", "dead", "discard", id]).status.code(), Some(1));
+    assert_eq!(server.cli(&["webhooks", "dead", "requeue", NOBODY]).status.code(), Some(4));
 }
 
 #[test]

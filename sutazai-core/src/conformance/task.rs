@@ -80,7 +80,7 @@ macro_rules! task_store_conformance {
             holders_without_a_record_are_lapsed, schedules_are_kept_as_they_were, schedules_change_at_their_revision,
             schedules_come_due, next_due_counts_schedules,
             news_are_due_to_be_posted, what_is_taken_is_held, what_is_posted_waits_for_news, what_failed_is_tried_later,
-            what_was_given_up_is_listed_and_revived, the_ended_are_listed_by_id, nth_newest_counts_from_the_newest,
+            a_late_note_changes_nothing, what_was_given_up_is_listed_and_revived, a_requeue_revives_what_was_given_up, the_ended_are_listed_by_id, nth_newest_counts_from_the_newest,
             what_is_purged_leaves_nothing_behind, what_has_not_ended_is_not_purged,
             any_history_reads_as_in_memory
         ] $($args)* }

@@ -151,8 +151,12 @@ impl TaskStore for SimStore {
         self.call("deliveries", self.world.memory.deliveries(now, limit, hold)).await
     }
 
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
-        self.call("posted", self.world.memory.posted(task, what, now)).await
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
+        self.call("posted", self.world.memory.posted(taken, what, now)).await
+    }
+
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+        self.call("revive", self.world.memory.revive(task, skip, now)).await
     }
 
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {

@@ -5,7 +5,9 @@ mod durable;
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use sutazai_core::{clock::Timestamp, task::TaskState};
 
-pub(super) use self::durable::{Dead, Define, Events, Fork, Keyed, Nodes, Replay, Requeue, Resolve, Schedules};
+pub(super) use self::durable::{
+    Dead, Define, Events, Fork, Keyed, Nodes, Replay, Requeue, Resolve, Schedules, Undelivered, Webhooks,
+};
 
 /// Durable agents over local models: one binary, no services.
 #[derive(Debug, Parser)]
@@ -68,6 +70,9 @@ pub(super) enum Command {
         after_help = "Examples:\n  sutazai-server schedules create nightly --cron \"0 3 * * *\" --time-zone Europe/Berlin --agent dev.echo --input '{}'\n  sutazai-server schedules list"
     )]
     Schedules(Schedules),
+    /// Show webhooks that were given up, have their events posted again or leave them out
+    #[command(subcommand, after_help = "Examples:\n  sutazai-server webhooks dead list")]
+    Webhooks(Webhooks),
     /// Show the servers that share a store
     #[command(subcommand, after_help = "Examples:\n  sutazai-server nodes list")]
     Nodes(Nodes),

@@ -16,6 +16,7 @@ mod replay;
 mod schedules;
 mod serve;
 mod tasks;
+mod webhooks;
 
 use clap::FromArgMatches;
 
@@ -97,6 +98,7 @@ fn dispatch(command: Command, configuration: Configuration) -> Result<Exit, Fail
         match command {
             Command::Tasks(grammar::Tasks::Replay(replay)) => replay::run(replay, settings, out).await,
             Command::Schedules(command) => schedules::run(command, client()?, out).await,
+            Command::Webhooks(command) => webhooks::run(command, client()?, out).await,
             Command::Nodes(command) => feed::nodes(command, client()?, out).await,
             Command::Events(events) => feed::events(events, client()?, out).await,
             Command::Tasks(command) => tasks::run(command, client()?, out).await,

@@ -143,6 +143,13 @@ pub(super) const CODES: &[Code] = &[
         "The task did not fail, or was requeued or discarded already. `GET /api/v1/dead-letters` lists those that can be decided about.",
     ),
     code(
+        "not_a_webhook_dead_letter",
+        &[409],
+        "Not a dead letter of a webhook",
+        "The task has no webhook, or it was not given up, or was requeued or discarded already. `GET /api/v1/webhooks/dead-letters` lists those that can be \
+         decided about.",
+    ),
+    code(
         "nothing_to_resolve",
         &[409],
         "Nothing to resolve",

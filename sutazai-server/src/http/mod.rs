@@ -30,6 +30,7 @@ mod strict;
 mod tasks;
 mod through;
 mod views;
+mod webhooks;
 
 pub use self::{
     build::BuildInfo,

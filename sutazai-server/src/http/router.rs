@@ -22,6 +22,7 @@ use super::{
     state::AppState,
     tasks,
     through::through,
+    webhooks,
 };
 
 /// The description of the API, before its routes are added.
@@ -37,6 +38,7 @@ use super::{
     tags(
         (name = "tasks", description = "Submit, follow and cancel durable units of work"),
         (name = "dead letters", description = "Tasks that failed for good, until somebody requeues or discards them"),
+        (name = "webhooks", description = "Events that could not be posted, until somebody requeues or discards them"),
         (name = "schedules", description = "Tasks that come by themselves"),
         (name = "events", description = "What happened to all tasks, in one order"),
         (name = "agents", description = "Who can do what"),
@@ -83,6 +85,9 @@ fn changes() -> OpenApiRouter<AppState> {
         .routes(routes!(dead_letters::requeue_many))
         .routes(routes!(dead_letters::show, dead_letters::discard))
         .routes(routes!(dead_letters::requeue))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::discard))
+        .routes(routes!(webhooks::requeue))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::show, schedules::put, schedules::delete))
         .routes(routes!(schedules::pause))

@@ -34,6 +34,12 @@ fn tenant(schedule: &Schedule) -> &str {
     schedule.task.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
 }
 
+/// Whether a schedule's tasks may have their webhook, for what its name resolves to.
+async fn admit_name(state: &AppState, schedule: &Schedule) -> Result<(), Problem> {
+    let url = schedule.task.webhook.as_ref().map(|webhook| webhook.url.as_str());
+    state.admit_name(url).await.map_err(|problem| problem.below("/task"))
+}
+
 /// Create a schedule
 ///
 /// Its tasks have the label `schedule:NAME`. An interval fires first after one interval.
@@ -51,6 +57,7 @@ fn tenant(schedule: &Schedule) -> &str {
 )]
 pub(super) async fn create(State(state): State<AppState>, key: IdempotencyKey, body: JsonBody) -> Reply {
     let schedule = body.parse::<Object<PutSchedule>>()?.0.into_schedule(&state, None)?;
+    admit_name(&state, &schedule).await?;
     let key = key.within(tenant(&schedule), "POST /api/v1/schedules", &body.payload()?)?;
     let work = async {
         let record = state.orchestrator().put_schedule(schedule, false).await?;
@@ -109,6 +116,7 @@ pub(super) async fn show(State(state): State<AppState>, Named(name): Named) -> R
 )]
 pub(super) async fn put(State(state): State<AppState>, Named(name): Named, body: JsonBody) -> Reply {
     let schedule = body.parse::<Object<PutSchedule>>()?.0.into_schedule(&state, Some(name))?;
+    admit_name(&state, &schedule).await?;
     let record = state.orchestrator().put_schedule(schedule, true).await?;
     let is_new = record.revision == 0;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

@@ -1,18 +1,19 @@
 //! What every handler can reach.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use secrecy::SecretString;
-use sutazai_core::Orchestrator;
+use sutazai_core::{Orchestrator, task::TaskRequest};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{keys::Keys, problem::Problem};
 use crate::{
     metrics::Metrics,
-    webhooks::{Policy, Sender, TIMEOUT},
+    webhooks::{Policy, Sender, TIMEOUT, name_of},
 };
 
 /// What an operator may set about the HTTP server.
@@ -100,9 +101,32 @@ impl AppState {
         &self.0.closing
     }
 
-    /// Whether a task may have this webhook, if it has one.
+    /// Whether a task may have this webhook, if it has one, as far as can be said without resolving a name.
     pub(super) fn admit(&self, webhook: Option<&str>) -> Result<(), Problem> {
         webhook.map_or(Ok(()), |url| Ok(self.0.webhooks.admit(url)?))
+    }
+
+    /// Whether a task may have this webhook, if it has one, for what its name resolves to.
+    pub(super) async fn admit_name(&self, webhook: Option<&str>) -> Result<(), Problem> {
+        match webhook {
+            Some(url) => Ok(self.0.webhooks.private_names(name_of(url).into_iter().collect()).await.check(url)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for many: those that may not have theirs are refused.
+    pub(super) async fn admit_names(&self, requests: &mut [Result<TaskRequest, Problem>]) {
+        let hook = |request: &Result<TaskRequest, Problem>| request.as_ref().ok().and_then(|one| one.webhook.clone());
+        let names: BTreeSet<_> = requests.iter().filter_map(hook).filter_map(|url| name_of(&url)).collect();
+        if names.is_empty() {
+            return;
+        }
+        let private = self.0.webhooks.private_names(names).await;
+        for request in requests {
+            if let Some(Err(error)) = hook(&*request).map(|url| private.check(&url)) {
+                *request = Err(error.into());
+            }
+        }
     }
 
     /// Whose turn it is under each idempotency key.

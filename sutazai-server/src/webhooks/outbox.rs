@@ -1,38 +1,23 @@
 //! The outbox: takes what is to be delivered from the store and has it sent, in order for each task.
 //!
-//! Several processes may do this on one store: a delivery that one has taken is nobody else's until it is noted what became of it, or until [`HOLD`] has passed.
-//! An event is delivered at least once: whoever dies between an answer and its note leaves it to be delivered again.
+//! Several processes may do this on one store: a delivery that one has taken is nobody else's until it is noted what became of it, or until [`HOLD`] has
+//! passed; whoever comes with a note after that is refused. An event is delivered at least once: whoever dies between an answer and its note leaves it to be
+//! delivered again.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use sutazai_core::{
-    Payload, Result,
-    clock::{Clock, SystemClock},
-    store::{Delivery, Posted, TaskStore},
-    task::{Event, EventKind},
-};
+use futures_util::{FutureExt, future::join_all};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Sender, TIMEOUT, backoff};
-
-/// Tasks whose events are delivered at once, by one process.
-const AT_ONCE: usize = 16;
-
-/// How long a delivery is this process's own.
-const HOLD: Duration = Duration::from_secs(30);
-
-/// After so long no further event of a task is begun: its attempt and the note still fall into [`HOLD`].
-const LAST_BEGIN: Duration = HOLD.saturating_sub(TIMEOUT).saturating_sub(Duration::from_secs(10));
-
-/// Events of a task that are read at once.
-const PAGE: usize = 100;
+use super::{
+    hosts::Hosts,
+    post::{HOLD, Post, Taken},
+    target::host_of,
+};
 
 /// Retries fall due, and other processes write: nobody says so.
 const POLL: Duration = Duration::from_secs(1);
@@ -48,10 +33,9 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Begins to deliver; `changed` says that there may be something new.
-    pub(crate) fn start(store: Arc<dyn TaskStore>, sender: Sender, changed: Arc<Notify>) -> Self {
-        let (end, cut) = (CancellationToken::new(), CancellationToken::new());
-        let post = Arc::new(Post { store, sender, cut, clock: SystemClock });
-        Self { working: tokio::spawn(deliver(post, changed, end.clone())), end }
+    pub(crate) fn start(post: Post, changed: Arc<Notify>) -> Self {
+        let end = CancellationToken::new();
+        Self { working: tokio::spawn(deliver(Arc::new(post), changed, end.clone())), end }
     }
 
     /// Takes nothing more and waits for the attempts under way, [`GRACE`] and the time of a few writes at most.
@@ -63,110 +47,70 @@ impl Outbox {
     }
 }
 
+/// A delivery that has ended: its host, when it began, and its longest attempt.
+type Ended = (String, Duration, Option<Duration>);
+
 /// Takes deliveries and has them posted until `end`.
 async fn deliver(post: Arc<Post>, changed: Arc<Notify>, end: CancellationToken) {
-    let mut posting = JoinSet::new();
+    let (mut hosts, mut posting) = (Hosts::default(), JoinSet::new());
     while !end.is_cancelled() {
-        let room = AT_ONCE - posting.len();
-        if room > 0 {
-            match post.store.deliveries(post.clock.now(), room, HOLD).await {
-                Ok(taken) => taken.into_iter().for_each(|delivery| {
-                    posting.spawn(Arc::clone(&post).deliver(delivery));
-                }),
-                Err(error) => tracing::warn!(error = %error.report(), "the deliveries of webhooks cannot be read"),
-            }
+        let room = hosts.room();
+        let taken = take(&post, &mut hosts, room).await;
+        let now = post.clock().elapsed();
+        while let Some((host, taken)) = hosts.begin(now) {
+            posting.spawn(begin(Arc::clone(&post), host, now, taken));
+        }
+        let put_off = hosts.put_off(now);
+        join_all(put_off.iter().map(|(taken, rest)| post.put_off(taken, *rest))).await;
+        if taken == room && hosts.room() > 0 {
+            continue; // there may be more, for others
         }
         tokio::select! {
             () = end.cancelled() => {}
-            Some(ended) = posting.join_next() => if let Err(error) = ended {
-                tracing::error!(%error, "a delivery broke off; it is made again later");
-            },
-            () = changed.notified(), if posting.len() < AT_ONCE => {}
+            Some(ended) = posting.join_next() => note(&mut hosts, ended),
+            () = changed.notified(), if hosts.room() > 0 => {}
             () = tokio::time::sleep(POLL) => {}
         }
     }
+    join_all(hosts.drain().iter().map(|taken| post.put_off(taken, Duration::ZERO))).await;
     let _ = tokio::time::timeout(GRACE, async { while posting.join_next().await.is_some() {} }).await;
-    post.cut.cancel();
+    post.cut();
     while posting.join_next().await.is_some() {}
 }
 
-/// What posting takes.
-struct Post {
-    store: Arc<dyn TaskStore>,
-    sender: Sender,
-    /// Cancelled when attempts under way are given back.
-    cut: CancellationToken,
-    clock: SystemClock,
-}
-
-impl Post {
-    /// Posts a task's events and notes what became of them. What cannot be noted is done again once the hold is over.
-    async fn deliver(self: Arc<Self>, delivery: Delivery) {
-        let task = delivery.task;
-        let noted = async {
-            let Some(what) = self.post(&delivery).await? else { return Ok(()) };
-            if let Posted::GivenUp { why } = &what {
-                tracing::warn!(%task, why, "the webhook of a task is given up: its events are not delivered any more");
-            }
-            self.store.posted(task, &what, self.clock.now()).await
-        };
-        if let Err(error) = noted.await {
-            tracing::warn!(%task, error = %error.report(), "the delivery of a webhook waits for the store");
-        }
+/// Takes up to `room` deliveries that are due; how many there were.
+async fn take(post: &Post, hosts: &mut Hosts<Taken>, room: usize) -> usize {
+    if room == 0 {
+        return 0;
     }
-
-    /// Posts what is new, and says what to note; nothing if an attempt that was not the first was cut short.
-    async fn post(&self, delivery: &Delivery) -> Result<Option<Posted>> {
-        let (began, mut done) = (Instant::now(), delivery.posted);
-        while began.elapsed() < LAST_BEGIN {
-            let events = self.store.events(delivery.task, done, PAGE).await?;
-            if events.is_empty() {
-                break;
-            }
-            for event in events {
-                if matches!(event.kind, EventKind::Progress(_)) {
-                    done = event.seq;
-                    continue;
-                }
-                if began.elapsed() >= LAST_BEGIN {
-                    break;
-                }
-                match self.attempt(&delivery.url, &event).await? {
-                    Some(Outcome::Delivered { .. }) => done = event.seq,
-                    // What was delivered is noted first: that makes the next one due at once, and its failures count from 1.
-                    _ if done > delivery.posted => return Ok(Some(Posted::UpTo(done))),
-                    None => return Ok((delivery.failures == 0).then_some(Posted::UpTo(done))),
-                    Some(Outcome::Refused { why }) => return Ok(Some(Posted::GivenUp { why })),
-                    Some(Outcome::Retry { why, after }) => return Ok(Some(self.failed(delivery, &event, why, after))),
-                }
-            }
+    let at = post.clock().elapsed();
+    match post.store().deliveries(post.clock().now(), room, HOLD).await {
+        Ok(found) => {
+            let count = found.len();
+            found.into_iter().for_each(|delivery| hosts.add(host_of(&delivery.url), Taken { delivery, at }));
+            count
         }
-        Ok(Some(Posted::UpTo(done)))
-    }
-
-    /// One attempt; nothing if it was cut short.
-    async fn attempt(&self, url: &str, event: &Event) -> Result<Option<Outcome>> {
-        let body = Payload::of(event)?;
-        let now = u64::try_from(self.clock.now().as_millis() / 1_000).unwrap_or_default();
-        tokio::select! {
-            outcome = self.sender.send(url, body.as_str().as_bytes(), now) => Ok(Some(outcome)),
-            () = self.cut.cancelled() => Ok(None),
-        }
-    }
-
-    fn failed(&self, delivery: &Delivery, event: &Event, why: String, after: Option<Duration>) -> Posted {
-        let failures = delivery.failures.saturating_add(1);
-        tracing::debug!(task = %delivery.task, seq = event.seq, failures, why, "an event could not be delivered");
-        match backoff::next(failures, after, fraction(self.clock.random())) {
-            Some(wait) => Posted::Failed { retry_at: self.clock.now().plus(wait) },
-            None => Posted::GivenUp { why: format!("{failures} attempts failed, the last one so: {why}") },
+        Err(error) => {
+            tracing::warn!(error = %error.report(), "the deliveries of webhooks cannot be read");
+            0
         }
     }
 }
 
-/// Random bits as a number from 0 to 1.
-fn fraction(bits: u64) -> f64 {
-    f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+async fn begin(post: Arc<Post>, host: String, began: Duration, taken: Taken) -> Ended {
+    let task = taken.delivery.task;
+    let took = AssertUnwindSafe(post.deliver(taken)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(%task, "a delivery broke off; it is made again later");
+        None
+    });
+    (host, began, took)
+}
+
+fn note(hosts: &mut Hosts<Taken>, ended: Result<Ended, tokio::task::JoinError>) {
+    match ended {
+        Ok((host, began, took)) => hosts.ended(&host, began, took),
+        Err(error) => tracing::error!(%error, "a delivery broke off; it is made again later"),
+    }
 }
 
 #[cfg(test)]

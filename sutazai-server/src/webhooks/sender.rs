@@ -1,6 +1,7 @@
 //! One attempt to deliver an event.
 
 use std::{
+    collections::BTreeSet,
     error::Error as StdError,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -17,8 +18,9 @@ use tokio::{
 
 use super::{
     backoff::LONGEST,
+    names::{Guarded, Private, PrivateNames, System, Verdicts},
     signature::{HEADER, sign},
-    target::{Guarded, Policy, Private, System},
+    target::Policy,
 };
 
 /// How long an attempt may take, from the name's resolution through every redirect to the answer's headers.
@@ -29,6 +31,12 @@ const MAX_ANSWER: usize = 1_024;
 
 /// How long reading it may take.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// The header that names what is delivered: the same at every attempt.
+const DELIVERY: &str = "x-sutazai-delivery";
+
+/// How long a connection is kept for the next event.
+const IDLE: Duration = Duration::from_secs(5);
 
 const MAX_REDIRECTS: usize = 3;
 
@@ -51,7 +59,7 @@ pub(crate) enum Outcome {
         /// What the receiver asked for with `Retry-After`, one hour at most.
         after: Option<Duration>,
     },
-    /// No attempt will succeed: the target is refused, or the receiver answered 410.
+    /// No attempt will succeed: the URL is refused, or the receiver answered 410.
     Refused {
         /// What went wrong.
         why: String,
@@ -70,6 +78,7 @@ pub(crate) struct Sender {
     policy: Policy,
     timeout: Duration,
     names: Arc<dyn Resolve>,
+    verdicts: Verdicts,
     /// Made when it is first needed: it reads the system's certificates.
     client: OnceCell<Client>,
 }
@@ -77,7 +86,7 @@ pub(crate) struct Sender {
 impl Sender {
     /// A sender whose attempts take `timeout` at most. Without a secret it admits and sends nothing.
     pub(crate) fn new(secret: Option<SecretString>, policy: Policy, timeout: Duration) -> Self {
-        Self::with_names(secret, policy, timeout, Arc::new(Guarded { policy, names: Arc::new(System) }))
+        Self::with_names(secret, policy, timeout, Arc::new(Guarded { policy, names: Arc::new(System::default()) }))
     }
 
     /// The same with somebody else to resolve names, who must keep to the policy.
@@ -87,7 +96,7 @@ impl Sender {
         timeout: Duration,
         names: Arc<dyn Resolve>,
     ) -> Self {
-        Self { secret, policy, timeout, names, client: OnceCell::new() }
+        Self { secret, policy, timeout, names, verdicts: Verdicts::default(), client: OnceCell::new() }
     }
 
     /// Whether a task may have its events sent to `url`, as far as can be said without resolving a name.
@@ -106,15 +115,24 @@ impl Sender {
         }
     }
 
-    /// Makes one attempt to POST `body` to `url`, signed as of `now_unix`, seconds since 1970.
+    /// Those of `names` that no webhook may have: all their addresses are private. Names that cannot be resolved within two seconds are not among them;
+    /// every name is resolved and judged again when it is called.
+    pub(crate) async fn private_names(&self, mut names: BTreeSet<String>) -> PrivateNames {
+        if self.policy.allow_private {
+            names.clear();
+        }
+        self.verdicts.private(names, &self.names).await
+    }
+
+    /// Makes one attempt to POST `body` to `url`, signed as of `now_unix`, seconds since 1970; `id` names what is delivered.
     ///
-    /// 2xx is delivered. Everything else may be tried again, 404 too, which many receivers answer while they are being replaced; but 410 and a
-    /// target that is refused, be it by its URL, by its name's addresses or after a redirect, are final. At most 3 redirects are followed, and
+    /// 2xx is delivered. Everything else may be tried again, 404 too, which many receivers answer while they are being replaced, and a name without
+    /// public addresses, which may be a passing fault of its zone; but 410 and a URL that is refused, the task's or a redirect's, are final. At most 3 redirects are followed, and
     /// only 307 and 308, the ones that keep a POST a POST. An attempt whose answer is lost is made again: receivers know an event again by its
     /// `task_id` and `seq`. Dropping the future ends the attempt.
-    pub(crate) async fn send(&self, url: &str, body: &[u8], now_unix: u64) -> Outcome {
+    pub(crate) async fn send(&self, url: &str, id: &str, body: &[u8], now_unix: u64) -> Outcome {
         let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.exchange(url, body, now_unix)).await {
+        match timeout_at(deadline, self.exchange(url, id, body, now_unix)).await {
             Ok(Ok(response)) => {
                 let outcome = judge(&response, now_unix);
                 // The status has decided; what becomes of the rest does not matter.
@@ -126,7 +144,7 @@ impl Sender {
         }
     }
 
-    async fn exchange(&self, url: &str, body: &[u8], now_unix: u64) -> Result<Response, Outcome> {
+    async fn exchange(&self, url: &str, id: &str, body: &[u8], now_unix: u64) -> Result<Response, Outcome> {
         let mut url = self.policy.check_url(url).map_err(|error| refused(&error))?;
         let secret = self.secret.as_ref().ok_or_else(|| Outcome::retry(NO_SECRET))?;
         let signature = sign(secret, body, now_unix);
@@ -134,7 +152,7 @@ impl Sender {
         let client = self.client.get_or_try_init(|| self.make()).await?;
         for _ in 0..=MAX_REDIRECTS {
             let request = client.post(url.clone()).header(header::CONTENT_TYPE, "application/json");
-            let sent = request.header(HEADER, &signature).body(body.clone()).send().await;
+            let sent = request.header(HEADER, &signature).header(DELIVERY, id).body(body.clone()).send().await;
             let response = sent.map_err(|error| fault(&url, error))?;
             match response.status() {
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => url = self.next(&url, &response)?,
@@ -169,6 +187,8 @@ impl Sender {
                     .redirect(redirect::Policy::none())
                     .dns_resolver(Arc::clone(&names))
                     .connect_timeout(connect) // leaves time for a name's other addresses
+                    .pool_max_idle_per_host(2)
+                    .pool_idle_timeout(IDLE)
             };
             builder().build().or_else(|error| {
                 tracing::warn!(%error, "without the system's certificates no webhook reaches an https target; install them");
@@ -218,7 +238,7 @@ fn fault(url: &Url, error: reqwest::Error) -> Outcome {
     let mut cause = Some(&error as &(dyn StdError + 'static));
     while let Some(error) = cause {
         if error.is::<Private>() {
-            return Outcome::Refused { why: format!("{}: {error}", shown(url)) };
+            return Outcome::retry(format!("{}: {error}", shown(url)));
         }
         cause = error.source();
     }

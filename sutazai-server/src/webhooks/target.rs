@@ -1,17 +1,9 @@
 //! Which targets a webhook may have. A server that calls any address for anybody would open its own network to them.
 
-use std::{
-    error::Error as StdError,
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use reqwest::{
-    Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-};
+use reqwest::Url;
 use sutazai_core::{Error, Fault, Result};
 
 /// Bytes of a URL at most.
@@ -19,6 +11,9 @@ const MAX_URL: usize = 2_048;
 
 /// The code of every refusal.
 pub(super) const REFUSED: &str = "webhook_target_refused";
+
+pub(super) const NOT_PUBLIC_NAME: &str =
+    "this name has no public address; an operator may allow private ones with SUTAZAI_WEBHOOK_ALLOW_PRIVATE=true";
 
 const NOT_PUBLIC: &str =
     "this address is not public; an operator may allow private ones with SUTAZAI_WEBHOOK_ALLOW_PRIVATE=true";
@@ -68,7 +63,7 @@ impl Policy {
     }
 }
 
-fn refused(message: impl Into<String>) -> Error {
+pub(super) fn refused(message: impl Into<String>) -> Error {
     let fault = Fault::new("/webhook/url", message);
     Error::invalid("this target of a webhook is refused", vec![fault]).with_code(REFUSED)
 }
@@ -121,51 +116,23 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Resolves names to allowed addresses alone. A connection goes to what this returns, so that nothing can change between check and call.
-pub(super) struct Guarded {
-    /// What is allowed.
-    pub(super) policy: Policy,
-    /// Who knows the names.
-    pub(super) names: Arc<dyn Resolve>,
+/// The name in a URL, where its host is no address.
+pub(crate) fn name_of(url: &str) -> Option<String> {
+    Url::parse(url).ok()?.domain().map(str::to_owned)
 }
 
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (policy, resolving) = (self.policy, self.names.resolve(name));
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = resolving.await?.collect();
-            let allowed: Vec<_> = found.iter().copied().filter(|address| policy.is_allowed(address.ip())).collect();
-            if allowed.is_empty() && !found.is_empty() {
-                return Err(Private.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
+/// Whose slots a delivery takes: the host and the port.
+pub(super) fn host_of(url: &str) -> String {
+    let url = Url::parse(url).ok();
+    url.map_or_else(String::new, |url| {
+        format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+    })
 }
 
-/// The names that this machine knows.
-pub(super) struct System;
-
-impl Resolve for System {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
+/// A target as it may be shown: its path and its query may be secrets.
+pub(crate) fn shown(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| "?".to_owned(), |url| url.origin().ascii_serialization())
 }
-
-/// A name has no address that may be called. Which it has is not said: whoever submits tasks need not know this network's names.
-#[derive(Debug)]
-pub(super) struct Private;
-
-impl fmt::Display for Private {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name has no public address")
-    }
-}
-
-impl StdError for Private {}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,14 +19,16 @@ use tokio::{
 
 use super::{
     Outcome, Policy, Sender, TIMEOUT,
+    names::Guarded,
     sender::retry_after,
     signature::sign,
-    target::{Guarded, REFUSED},
+    target::{REFUSED, name_of},
 };
 
 const PUBLIC: Policy = Policy { allow_private: false };
 const ALL: Policy = Policy { allow_private: true };
 const NOW: u64 = 1_700_000_000;
+const ID: &str = "t.1";
 const BODY: &[u8] = br#"{"seq":1,"task_id":"t","type":"task.created"}"#;
 
 fn secret() -> Option<SecretString> {
@@ -83,7 +88,7 @@ fn answer(status: &str, headers: &str) -> String {
 
 async fn outcome(status: &str, headers: &str) -> Outcome {
     let receiver = Receiver::new([answer(status, headers)]).await;
-    Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), BODY, NOW).await
+    Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), ID, BODY, NOW).await
 }
 
 /// Resolves every name to this machine.
@@ -113,13 +118,14 @@ fn public() -> Sender {
 #[tokio::test]
 async fn an_event_is_posted_as_it_is_and_signed() {
     let mut receiver = Receiver::new([answer("204 No Content", "")]).await;
-    let sent = Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), BODY, NOW).await;
+    let sent = Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), ID, BODY, NOW).await;
     assert_eq!(sent, Outcome::Delivered { status: 204 });
     let asked = receiver.asked.recv().await.unwrap();
     let signature = sign(&secret().unwrap(), BODY, NOW);
     assert!(asked.starts_with("POST /hook?token=whsec_very_secret HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains(&format!("\r\nx-sutazai-signature: {signature}\r\n")), "{asked}");
     assert!(asked.contains("\r\ncontent-type: application/json\r\n"), "{asked}");
+    assert!(asked.contains("\r\nx-sutazai-delivery: t.1\r\n"), "{asked}");
     assert!(asked.as_bytes().ends_with(BODY), "{asked}");
 }
 
@@ -150,7 +156,7 @@ async fn redirects_that_keep_the_post_are_followed_three_times() {
     let to = |status: &str| answer(status, "location: /next?a\r\n");
     let mut receiver = Receiver::new([to("307 x"), to("308 x"), to("307 x"), answer("200 OK", "")]).await;
     let sender = Sender::new(secret(), ALL, TIMEOUT);
-    assert_eq!(sender.send(&receiver.url(), BODY, NOW).await, Outcome::Delivered { status: 200 });
+    assert_eq!(sender.send(&receiver.url(), ID, BODY, NOW).await, Outcome::Delivered { status: 200 });
     receiver.asked.recv().await.unwrap();
     for _ in 0..3 {
         let asked = receiver.asked.recv().await.unwrap();
@@ -158,7 +164,7 @@ async fn redirects_that_keep_the_post_are_followed_three_times() {
         assert!(asked.as_bytes().ends_with(BODY), "{asked}");
     }
     let receiver = Receiver::new([to("307 x"), to("307 x"), to("307 x"), to("307 x"), answer("200 OK", "")]).await;
-    let sent = sender.send(&receiver.url(), BODY, NOW).await;
+    let sent = sender.send(&receiver.url(), ID, BODY, NOW).await;
     assert!(matches!(&sent, Outcome::Retry { why, .. } if why.contains("redirects")), "{sent:?}");
     let sent = outcome("307 x", "").await;
     assert!(matches!(&sent, Outcome::Retry { why, .. } if why.contains("nowhere")), "{sent:?}");
@@ -169,31 +175,34 @@ async fn a_redirect_to_a_refused_target_is_not_followed() {
     let mut inner = Receiver::new([answer("200 OK", "")]).await;
     for location in [inner.url(), format!("http://inner.example:{}/", inner.port), "file:///etc/passwd".into()] {
         let outer = Receiver::new([answer("307 x", &format!("location: {location}\r\n"))]).await;
-        let sent = public().send(&format!("http://public.example:{}/", outer.port), BODY, NOW).await;
-        assert!(matches!(&sent, Outcome::Refused { why } if !why.contains("secret")), "{location}: {sent:?}");
+        let sent = public().send(&format!("http://public.example:{}/", outer.port), ID, BODY, NOW).await;
+        let (Outcome::Refused { why } | Outcome::Retry { why, .. }) = &sent else { panic!("{location}: {sent:?}") };
+        assert!(!why.contains("secret"), "{location}: {why}");
+        assert_eq!(matches!(sent, Outcome::Retry { .. }), location.contains("inner.example"), "{location}: {why}");
     }
     assert!(inner.asked.try_recv().is_err(), "the refused target was called");
     // The same receiver is reached by the name that counts as public: it is the policy that kept the others out.
-    let sent = public().send(&format!("http://public.example:{}/", inner.port), BODY, NOW).await;
+    let sent = public().send(&format!("http://public.example:{}/", inner.port), ID, BODY, NOW).await;
     assert_eq!(sent, Outcome::Delivered { status: 200 });
 }
 
 #[tokio::test]
-async fn a_name_is_refused_for_what_it_resolves_to() {
+async fn a_name_is_not_called_for_what_it_resolves_to_and_may_resolve_to_something_else_later() {
     let mut receiver = Receiver::new([answer("200 OK", "")]).await;
     let url = format!("http://hooks.example:{}/", receiver.port);
     let sender =
         |policy| Sender::with_names(secret(), policy, TIMEOUT, Arc::new(Guarded { policy, names: Arc::new(Here) }));
-    let sent = sender(PUBLIC).send(&url, BODY, NOW).await;
-    assert!(matches!(&sent, Outcome::Refused { why } if !why.contains("127.0.0.1")), "{sent:?}");
+    let sent = sender(PUBLIC).send(&url, ID, BODY, NOW).await;
+    let Outcome::Retry { why, after: None } = &sent else { panic!("{sent:?}") };
+    assert!(why.contains("no public address") && !why.contains("127.0.0.1"), "{why}");
     assert!(receiver.asked.try_recv().is_err(), "the refused target was called");
-    assert_eq!(sender(ALL).send(&url, BODY, NOW).await, Outcome::Delivered { status: 200 });
+    assert_eq!(sender(ALL).send(&url, ID, BODY, NOW).await, Outcome::Delivered { status: 200 });
 }
 
 #[tokio::test]
 async fn a_target_that_was_admitted_once_is_checked_again() {
     let mut receiver = Receiver::new([answer("200 OK", "")]).await;
-    let sent = Sender::new(secret(), PUBLIC, TIMEOUT).send(&receiver.url(), BODY, NOW).await;
+    let sent = Sender::new(secret(), PUBLIC, TIMEOUT).send(&receiver.url(), ID, BODY, NOW).await;
     assert!(matches!(sent, Outcome::Refused { .. }), "{sent:?}");
     assert!(receiver.asked.try_recv().is_err(), "the refused target was called");
 }
@@ -201,11 +210,11 @@ async fn a_target_that_was_admitted_once_is_checked_again() {
 #[tokio::test]
 async fn silence_and_closed_ports_are_tried_again() {
     let receiver = Receiver::new([""]).await;
-    let sent = Sender::new(secret(), ALL, Duration::from_millis(200)).send(&receiver.url(), BODY, NOW).await;
+    let sent = Sender::new(secret(), ALL, Duration::from_millis(200)).send(&receiver.url(), ID, BODY, NOW).await;
     assert!(matches!(&sent, Outcome::Retry { why, after: None } if why.contains("200ms")), "{sent:?}");
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{closed}/whsec_very_secret");
-    let sent = Sender::new(secret(), ALL, TIMEOUT).send(&url, BODY, NOW).await;
+    let sent = Sender::new(secret(), ALL, TIMEOUT).send(&url, ID, BODY, NOW).await;
     assert!(
         matches!(&sent, Outcome::Retry { why, .. } if why.contains("refused") && !why.contains("secret")),
         "{sent:?}"
@@ -219,7 +228,7 @@ async fn an_oversized_or_broken_answer_is_not_waited_for() {
     {
         let flood = format!("HTTP/1.1 200 OK\r\n{rest}");
         let receiver = Receiver::new([flood]).await;
-        let sent = Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), BODY, NOW).await;
+        let sent = Sender::new(secret(), ALL, TIMEOUT).send(&receiver.url(), ID, BODY, NOW).await;
         assert_eq!(sent, Outcome::Delivered { status: 200 });
     }
 }
@@ -233,7 +242,52 @@ async fn without_a_secret_nothing_is_admitted_or_sent_and_the_target_is_judged_f
     assert_eq!(code(None, ALL, &receiver.url()), Err("webhook_secret_missing"));
     assert_eq!(code(secret(), ALL, &receiver.url()), Ok(()));
     assert_eq!(code(secret(), PUBLIC, "https://hooks.example/1"), Ok(()));
-    let sent = Sender::new(None, ALL, TIMEOUT).send(&receiver.url(), BODY, NOW).await;
+    let sent = Sender::new(None, ALL, TIMEOUT).send(&receiver.url(), ID, BODY, NOW).await;
     assert!(matches!(&sent, Outcome::Retry { why, .. } if why.contains("SUTAZAI_WEBHOOK_SECRET")), "{sent:?}");
     assert!(receiver.asked.try_recv().is_err(), "an unsigned event was sent");
+}
+
+/// Says what it knows of names, and counts the questions.
+struct Book(AtomicUsize);
+
+impl Resolve for Book {
+    fn resolve(&self, name: Name) -> Resolving {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let addresses: &[&str] = match name.as_str() {
+            "inside.example" => &["10.0.0.1", "fd12::1"],
+            "mapped.example" => &["::ffff:127.0.0.1", "64:ff9b::7f00:1"],
+            "mixed.example" => &["10.0.0.1", "8.8.8.8"],
+            "outside.example" => &["8.8.8.8"],
+            "hanging.example" => return Box::pin(std::future::pending()),
+            _ => return Box::pin(async { Err("no such name".into()) }),
+        };
+        let found: Vec<_> = addresses.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect();
+        Box::pin(async move { Ok(Box::new(found.into_iter()) as Addrs) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_judged_at_submit_as_far_as_they_resolve() {
+    let book = Arc::new(Book(AtomicUsize::new(0)));
+    let sender = |policy| {
+        let names = Arc::clone(&book) as Arc<dyn Resolve>;
+        Sender::with_names(secret(), policy, TIMEOUT, Arc::new(Guarded { policy, names }))
+    };
+    let hosts = ["inside", "mapped", "mixed", "outside", "hanging", "unknown"].map(|name| format!("{name}.example"));
+    let url = |host: &String| format!("https://{host}:8443/a?b=whsec");
+    let public = sender(PUBLIC);
+    for _ in 0..2 {
+        let names = hosts.iter().filter_map(|host| name_of(&url(host))).collect();
+        let private = public.private_names(names).await;
+        let refused: Vec<_> = hosts.iter().filter(|host| private.check(&url(host)).is_err()).collect();
+        assert_eq!(refused, ["inside.example", "mapped.example"]);
+        let error = private.check(&url(&hosts[0])).unwrap_err();
+        assert_eq!(error.code(), REFUSED);
+        assert_eq!(error.faults()[0].path, "/webhook/url");
+        assert!(!format!("{error:?}").contains("10.0.0.1"), "what a name resolves to is not told");
+    }
+    assert_eq!(book.0.load(Ordering::Relaxed), 6 + 2, "answers are remembered for a while, failures are not");
+    let names = hosts.iter().cloned().collect();
+    assert!(sender(ALL).private_names(names).await.check(&url(&hosts[0])).is_ok());
+    assert_eq!(name_of("http://10.0.0.1/"), None);
 }

@@ -12,3 +12,4 @@ mod listener;
 mod schedules;
 mod server;
 mod tasks;
+mod webhooks;

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     memory::MemoryTaskStore,
     payload::Payload,
-    store::{Child, Claim, JournalCopy, Posted, TaskQuery, TaskStore, TaskWrite},
+    store::{Child, Claim, Delivery, JournalCopy, Posted, TaskQuery, TaskStore, TaskWrite},
     task::{
         DEFAULT_TENANT, IdempotencyKey, NodeId, Priority, Progress, RetryPolicy, Revision, Summary, Task, TaskError,
         TaskId, TaskState, WaitReason,
@@ -32,7 +32,7 @@ pub async fn any_history_reads_as_in_memory(store: &dyn TaskStore) -> Result<()>
 /// The history of one seed, for a failure that is to be looked at again.
 pub async fn history(store: &dyn TaskStore, seed: u64) -> Result<()> {
     let reference = MemoryTaskStore::new();
-    let mut story = Story { random: Rng::with_seed(seed), now: 0, ids: BTreeSet::new() };
+    let mut story = Story { random: Rng::with_seed(seed), now: 0, taken: Vec::new(), ids: BTreeSet::new() };
     for step in 0..STEPS {
         story.now += story.random.i64(0..40);
         let place = format!("seed {seed}, step {step}");
@@ -53,9 +53,7 @@ pub async fn history(store: &dyn TaskStore, seed: u64) -> Result<()> {
                 assert_eq!(store.claim(&claim).await?, reference.claim(&claim).await?, "{place}: {claim:?}");
             }
             14 => {
-                let (id, what) = (story.some_id(), story.posted());
-                store.posted(id, &what, story.now()).await?;
-                reference.posted(id, &what, story.now()).await?;
+                story.post(store, &reference, &place).await?;
             }
             _ => {
                 let ids: Vec<_> = (0..2).map(|_| story.some_id()).collect();
@@ -74,6 +72,8 @@ fn set<T: fmt::Debug>(items: Vec<T>) -> BTreeSet<String> {
 
 struct Story {
     random: Rng,
+    /// Deliveries that were taken, by whom does not matter.
+    taken: Vec<Delivery>,
     now: i64,
     ids: BTreeSet<TaskId>,
 }
@@ -232,13 +232,27 @@ impl Story {
         Claim { node, policy, now: self.now(), limit: self.random.usize(..6) }
     }
 
-    fn posted(&mut self) -> Posted {
-        match self.random.u8(..4) {
-            0 => Posted::Failed { retry_at: at(self.now + self.random.i64(0..100)) },
-            1 => Posted::GivenUp { why: "gone".to_owned() },
-            2 => Posted::Revived,
-            _ => Posted::UpTo(1),
+    /// Revives a delivery, or notes something about one that was taken now or long ago.
+    async fn post(&mut self, store: &dyn TaskStore, reference: &MemoryTaskStore, place: &str) -> Result<()> {
+        let (id, now, skip) = (self.some_id(), self.now(), self.random.bool());
+        if self.random.u8(..3) == 0 {
+            assert_eq!(store.revive(id, skip, now).await?, reference.revive(id, skip, now).await?, "{place}");
+            return Ok(());
         }
+        let hold = Duration::from_millis(self.random.u64(..100));
+        let expected = reference.deliveries(now, ALL, hold).await?;
+        assert_eq!(set(store.deliveries(now, ALL, hold).await?), set(expected.clone()), "{place}");
+        self.taken.extend(expected);
+        let Some(taken) = self.random.choice(&self.taken).cloned() else { return Ok(()) };
+        let (posted, failures) = (taken.posted + self.random.u64(..3), self.random.u32(..3));
+        let what = match self.random.u8(..4) {
+            0 => Posted::Later { posted, failures, due_at: at(self.now + self.random.i64(0..100)) },
+            1 => Posted::GivenUp { posted, failures, why: "gone".to_owned() },
+            _ => Posted::UpTo(posted),
+        };
+        let expected = reference.posted(&taken, &what, now).await?;
+        assert_eq!(store.posted(&taken, &what, now).await?, expected, "{place}: {taken:?}: {what:?}");
+        Ok(())
     }
 
     async fn compare(&mut self, store: &dyn TaskStore, reference: &MemoryTaskStore, place: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::{
     engine::Command,
     error::{ErrorKind, Result},
     payload::Payload,
-    store::{Posted, TaskQuery, TaskStore},
+    store::{Delivery, Posted, TaskQuery, TaskStore},
     task::{TaskId, TaskState},
 };
 
@@ -193,6 +193,7 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
     let (node, record) = (super::node(), super::record("a", "a/1"));
     let (schedule, key, id) = (super::scheduled("s", None), super::key("k", 1), life.id());
     let (hold, nothing) = (Duration::ZERO, Payload::null());
+    let taken = Delivery { task: id, url: "".into(), posted: 0, failures: 0, due_at: Some(START), given_up: None };
     let errors = [
         store.write(&[Life::new().write()]).await.err(),
         store.claim(&claim_of(1, START)).await.err(),
@@ -218,7 +219,8 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
         store.due_schedules(START, 1).await.err(),
         store.drop_schedule("s").await.err(),
         store.deliveries(START, 1, hold).await.err(),
-        store.posted(id, &Posted::UpTo(1), START).await.err(),
+        store.posted(&taken, &Posted::UpTo(1), START).await.err(),
+        store.revive(id, false, START).await.err(),
         store.undelivered(None, 1).await.err(),
         store.recall(&key).await.err(),
         store.remember(&key, &nothing, START).await.err(),

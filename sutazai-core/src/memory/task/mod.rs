@@ -245,11 +245,16 @@ impl TaskStore for MemoryTaskStore {
         Ok(self.open()?.outbox.take(now, limit, hold))
     }
 
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
         let mut state = self.open()?;
-        let seq = state.task(task).map_or(0, |task| task.revision.seq);
-        state.outbox.posted(task, what, seq, now);
-        Ok(())
+        let seq = state.task(taken.task).map_or(0, |task| task.revision.seq);
+        Ok(state.outbox.posted(taken, what, seq, now))
+    }
+
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+        let mut state = self.open()?;
+        let seq = state.task(task).map(|task| task.revision.seq);
+        Ok(state.outbox.revive(task, seq.filter(|_| skip), now))
     }
 
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {

@@ -15,29 +15,24 @@ use crate::{
 /// Every delivery.
 #[derive(Default)]
 pub(super) struct Outbox {
-    rows: BTreeMap<TaskId, Row>,
+    rows: BTreeMap<TaskId, Delivery>,
     due: BTreeSet<(Timestamp, TaskId)>,
     given_up: BTreeSet<TaskId>,
-}
-
-struct Row {
-    delivery: Delivery,
-    /// None if nothing is new, or it was given up.
-    due_at: Option<Timestamp>,
 }
 
 impl Outbox {
     /// A task is stored, with a webhook or without.
     pub(super) fn open(&mut self, task: &Task) {
         if let Some(url) = &task.webhook {
-            let delivery = Delivery { task: task.id, url: url.clone(), posted: 0, failures: 0, given_up: None };
-            self.rows.insert(task.id, Row { delivery, due_at: None });
+            let new =
+                Delivery { task: task.id, url: url.clone(), posted: 0, failures: 0, due_at: None, given_up: None };
+            self.rows.insert(task.id, new);
         }
     }
 
     /// A task has news.
     pub(super) fn news(&mut self, task: TaskId, at: Timestamp) {
-        if self.rows.get(&task).is_some_and(|row| row.due_at.is_none() && row.delivery.given_up.is_none()) {
+        if self.rows.get(&task).is_some_and(|row| row.due_at.is_none() && row.given_up.is_none()) {
             self.set_due(task, Some(at));
         }
     }
@@ -47,43 +42,50 @@ impl Outbox {
         let due = self.due.range(..=(now, TaskId::from_bytes(super::index::LAST))).take(limit);
         let ids: Vec<_> = due.map(|(_, id)| *id).collect();
         ids.iter().for_each(|id| self.set_due(*id, Some(now.plus(hold))));
-        ids.iter().filter_map(|id| self.rows.get(id)).map(|row| row.delivery.clone()).collect()
+        ids.iter().filter_map(|id| self.rows.get(id)).cloned().collect()
     }
 
-    /// Notes what became of a delivery of a task whose newest event has the number `seq`.
-    pub(super) fn posted(&mut self, task: TaskId, what: &Posted, seq: u64, now: Timestamp) {
-        let Some(Row { delivery, due_at }) = self.rows.get_mut(&task) else { return };
+    /// Notes what became of a delivery of a task whose newest event has the number `seq`, if it stands as it was taken.
+    pub(super) fn posted(&mut self, taken: &Delivery, what: &Posted, seq: u64, now: Timestamp) -> bool {
+        let place = |one: &Delivery| (one.due_at, one.posted, one.failures);
+        let Some(row) = self.rows.get_mut(&taken.task).filter(|row| place(row) == place(taken)) else { return false };
         let due_at = match what {
             Posted::UpTo(number) => {
-                delivery.posted = delivery.posted.max(*number);
-                delivery.failures = 0;
-                (seq > delivery.posted && delivery.given_up.is_none()).then_some(now)
+                (row.posted, row.failures) = (*number, 0);
+                (seq > *number).then_some(now)
             }
-            Posted::Failed { retry_at } if delivery.given_up.is_none() => {
-                delivery.failures += 1;
-                Some(*retry_at)
+            Posted::Later { posted, failures, due_at } => {
+                (row.posted, row.failures) = (*posted, *failures);
+                Some(*due_at)
             }
-            Posted::Failed { .. } => *due_at,
-            Posted::GivenUp { why } => {
-                delivery.given_up = Some(why.clone());
-                self.given_up.insert(task);
+            Posted::GivenUp { posted, failures, why } => {
+                (row.posted, row.failures, row.given_up) = (*posted, *failures, Some(why.clone()));
+                self.given_up.insert(taken.task);
                 None
             }
-            Posted::Revived if delivery.given_up.is_some() => {
-                (delivery.given_up, delivery.failures) = (None, 0);
-                self.given_up.remove(&task);
-                Some(now)
-            }
-            Posted::Revived => *due_at,
         };
-        self.set_due(task, due_at);
+        self.set_due(taken.task, due_at);
+        true
+    }
+
+    /// Begins again what was given up, after event `skip` if there is one; whether it was.
+    pub(super) fn revive(&mut self, task: TaskId, skip: Option<u64>, now: Timestamp) -> bool {
+        if !self.given_up.remove(&task) {
+            return false;
+        }
+        if let Some(row) = self.rows.get_mut(&task) {
+            (row.given_up, row.failures) = (None, 0);
+            row.posted = skip.unwrap_or(row.posted);
+        }
+        self.set_due(task, Some(now).filter(|_| skip.is_none()));
+        true
     }
 
     /// What was given up, newest task first.
     pub(super) fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Page<Delivery> {
         let before = before.map_or(Bound::Unbounded, Bound::Excluded);
         let mut found = self.given_up.range((Bound::Unbounded, before)).rev().filter_map(|id| self.rows.get(id));
-        let items: Vec<_> = found.by_ref().take(limit).map(|row| row.delivery.clone()).collect();
+        let items: Vec<_> = found.by_ref().take(limit).cloned().collect();
         Page { items, more: limit > 0 && found.next().is_some() }
     }
 

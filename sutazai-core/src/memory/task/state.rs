@@ -17,7 +17,7 @@ use crate::{
     clock::Timestamp,
     engine::{self, Command, Selection},
     store::{Child, Claim, Granted, Held, JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
-    task::{Entry, Event, NumberedEvent, Revision, Signal, Task, TaskId, TaskState, Wait},
+    task::{Entry, Event, EventKind, NumberedEvent, Revision, Signal, Task, TaskId, TaskState, Wait},
 };
 
 pub(super) struct State {
@@ -233,6 +233,9 @@ impl State {
             row.events.push(event.clone());
         }
         if let Some(last) = events.last() {
+            if events.iter().any(|event| matches!(event.kind, EventKind::Requeued { .. })) {
+                self.outbox.revive(id, None, last.at);
+            }
             self.outbox.news(id, last.at);
         }
         match (row.task.state.is_terminal(), row.end) {

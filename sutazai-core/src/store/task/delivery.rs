@@ -13,27 +13,35 @@ pub struct Delivery {
     pub url: Arc<str>,
     /// Events up to this number are posted.
     pub posted: u64,
-    /// Tries of the next one that failed.
+    /// Tries of the next one that failed in a row.
     pub failures: u32,
+    /// When it is due: one that was taken is its taker's alone until then. None while there is nothing to post, and once it is given up.
+    pub due_at: Option<Timestamp>,
     /// Why it was given up, if it was: a dead letter of the outbox.
     pub given_up: Option<String>,
 }
 
-/// What became of a try.
+/// What became of a delivery that was taken.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Posted {
     /// Events up to this number are posted; the failures count anew, and it is due again as soon as there are newer ones.
     UpTo(u64),
-    /// The next one failed: another try at this moment.
-    Failed {
+    /// It is due again at a moment of the taker's choice, whatever is new.
+    Later {
+        /// Events up to this number are posted.
+        posted: u64,
+        /// Tries of the next one that failed in a row.
+        failures: u32,
         /// When.
-        retry_at: Timestamp,
+        due_at: Timestamp,
     },
-    /// It is given up.
+    /// It is given up, and nothing is due until it is revived.
     GivenUp {
+        /// Events up to this number are posted.
+        posted: u64,
+        /// Tries of the next one that failed in a row.
+        failures: u32,
         /// Why.
         why: String,
     },
-    /// It begins again where it was given up.
-    Revived,
 }

@@ -158,11 +158,16 @@ pub trait TaskStore: Send + Sync + 'static {
 
     // ---- outbox ----
 
-    /// Takes deliveries that are due, at most `limit`: nobody else is given them for `hold`.
+    /// Takes deliveries that are due, at most `limit`: nobody else is given them for `hold`. Their `due_at` is the end of that.
     async fn deliveries(&self, now: Timestamp, limit: usize, hold: Duration) -> Result<Vec<Delivery>>;
 
-    /// Notes what became of a delivery.
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()>;
+    /// Notes what became of a delivery, if it still stands as it was taken. False, and nothing is noted, once the hold has passed and somebody else has
+    /// taken it or noted something, or the task is gone: a taker that was frozen neither goes back nor gives up what another one is posting.
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool>;
+
+    /// Begins a delivery again that was given up: where it stood, or, with `skip`, after the newest event that there is. False if it was not given up.
+    /// Whoever stores that a task is requeued has the first done in the same commit.
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool>;
 
     /// Deliveries that were given up, by task, newest first, before (exclusive) the given one.
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>>;

@@ -289,6 +289,43 @@ impl std::str::FromStr for Every {
     }
 }
 
+/// What to do with webhooks.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Webhooks {
+    /// Show those that were given up, have their events posted again or leave them out
+    #[command(subcommand, after_help = "Examples:\n  sutazai-server webhooks dead list")]
+    Dead(Undelivered),
+}
+
+/// What to do with webhooks that were given up.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Undelivered {
+    /// List them, newest task first
+    #[command(after_help = "Examples:\n  sutazai-server webhooks dead list --json")]
+    List {
+        /// Tasks at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Have a task's events posted again, from the one at which they were given up
+    #[command(after_help = "Examples:\n  sutazai-server webhooks dead requeue 019f3c2a-7d41-7000-8000-000000000000")]
+    Requeue {
+        /// The task's id
+        id: String,
+        #[command(flatten)]
+        key: Keyed,
+    },
+    /// Leave out what a task has not posted; its later events are posted
+    #[command(after_help = "Examples:\n  sutazai-server webhooks dead discard 019f3c2a-7d41-7000-8000-000000000000")]
+    Discard {
+        /// The task's id
+        id: String,
+    },
+}
+
 /// What to do with servers.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Nodes {

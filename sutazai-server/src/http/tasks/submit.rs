@@ -49,6 +49,7 @@ pub(in crate::http) async fn submit(State(state): State<AppState>, key: Idempote
     }
     request.idempotency_key = key.0;
     let request = request.into_request(&state)?;
+    state.admit_name(request.webhook.as_deref()).await?;
     let Submitted { task, replayed } = state.orchestrator().submit_request(request).await?;
     let mut response = json(StatusCode::ACCEPTED, &TaskView::from(&*task), TaskView::size(&task))?;
     accepted(response.headers_mut(), &format!("/api/v1/tasks/{}", task.id), replayed);
@@ -90,11 +91,12 @@ pub(in crate::http) async fn submit_batch(
     if key.0.is_some() {
         return Err(Problem::field("/idempotency_key", "a batch has a key for each task: the field idempotency_key"));
     }
-    let requests = read(&state, &body)?;
+    let mut requests = read(&state, &body)?;
     if !(1..=MAX_BATCH).contains(&requests.len()) {
         let found = requests.len();
         return Err(Problem::field("/tasks", format!("a batch has 1 to {MAX_BATCH} tasks, this one has {found}")));
     }
+    state.admit_names(&mut requests).await;
     // The bad ones wait aside; what is good goes to the engine as one batch.
     let mut refused = Vec::with_capacity(requests.len());
     let mut good = Vec::with_capacity(requests.len());

@@ -9,6 +9,7 @@ mod node;
 mod schedule;
 mod submit;
 mod task;
+mod webhook;
 
 pub(super) use self::{
     agent::{AgentList, AgentView, Availability},
@@ -20,4 +21,5 @@ pub(super) use self::{
     schedule::{PutSchedule, ScheduleList, ScheduleView},
     submit::{BatchItem, BatchReply, SubmitBatch, SubmitOne, SubmitTask},
     task::{JobAccepted, JobView, TaskList, TaskView},
+    webhook::{WebhookLetter, WebhookLetterList},
 };

@@ -1,19 +1,32 @@
 //! Deliveries of a real engine to a receiver on this machine.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
 use serde_json::Value;
 use sutazai_core::{
-    Orchestrator,
+    Orchestrator, Payload,
     agent::agent_fn,
+    clock::{Clock, SystemClock, Timestamp},
     context::Context,
-    task::{TaskId, TaskRequest},
+    task::{EventKind, TaskId, TaskRequest},
 };
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::webhooks::Policy;
+use crate::{
+    metrics::Metrics,
+    webhooks::{Policy, Sender, TIMEOUT},
+};
 
 /// What a receiver answers to the requests of its life, in order; the last one again and again.
 struct Receiver {
@@ -25,15 +38,19 @@ struct Receiver {
 async fn receiver(answers: &[u16]) -> (String, mpsc::Receiver<Value>) {
     let (heard, hearing) = mpsc::channel(64);
     let receiver = Arc::new(Receiver { answers: Mutex::new(answers.iter().rev().copied().collect()), heard });
-    let take = async |State(receiver): State<Arc<Receiver>>, body: String| {
-        receiver.heard.send(serde_json::from_str(&body).unwrap()).await.unwrap();
+    let take = async |State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: String| -> Response {
+        let event: Value = serde_json::from_str(&body).unwrap();
+        let id = format!("{}.{}", event["task_id"].as_str().unwrap(), event["seq"]);
+        assert_eq!(headers["x-sutazai-delivery"], id.as_str());
+        receiver.heard.send(event).await.unwrap();
         let answer = {
             let mut answers = receiver.answers.lock().unwrap();
             if answers.len() > 1 { answers.pop() } else { answers.first().copied() }
         };
         match answer {
             Some(0) | None => std::future::pending().await,
-            Some(status) => StatusCode::from_u16(status).unwrap(),
+            Some(429) => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "600")]).into_response(),
+            Some(status) => StatusCode::from_u16(status).unwrap().into_response(),
         }
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -52,9 +69,15 @@ async fn engine() -> (Orchestrator, Outbox) {
     };
     let agent = agent_fn("echo", work);
     let engine = Orchestrator::builder().agent(agent).start().await.unwrap();
-    let sender = Sender::new(Some("secret".into()), Policy { allow_private: true }, TIMEOUT);
-    let outbox = Outbox::start(Arc::clone(engine.task_store()), sender, Arc::default());
+    let outbox = Outbox::start(posting(&engine).0, Arc::default());
     (engine, outbox)
+}
+
+/// What posts an engine's events, and what counts that.
+fn posting(engine: &Orchestrator) -> (Post, Arc<Metrics>) {
+    let sender = Sender::new(Some("secret".into()), Policy { allow_private: true }, TIMEOUT);
+    let metrics = Arc::new(Metrics::new("sutazai", ["echo"]).unwrap());
+    (Post::new(Arc::clone(engine.task_store()), sender, Arc::clone(&metrics)), metrics)
 }
 
 async fn submit(engine: &Orchestrator, url: &str) -> TaskId {
@@ -113,4 +136,76 @@ async fn an_attempt_that_is_cut_short_is_somebody_else_s_at_once() {
     let due = engine.task_store().deliveries(SystemClock.now(), 9, HOLD).await.unwrap();
     assert_eq!(due.iter().map(|delivery| (delivery.task, delivery.failures)).collect::<Vec<_>>(), [(id, 0)]);
     assert_eq!(due[0].posted, 1, "what was answered is noted");
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_time_after_it_took_an_event_is_given_it() {
+    let (url, mut hearing) = receiver(&[204, 429]).await;
+    let (engine, outbox) = engine().await;
+    let id = submit(&engine, &url).await;
+    hearing.recv().await.unwrap();
+    hearing.recv().await.unwrap();
+    outbox.stop().await;
+    let store = engine.task_store();
+    let now = SystemClock.now();
+    assert_eq!(store.deliveries(now.plus(590 * POLL), 9, HOLD).await.unwrap(), []);
+    let due = store.deliveries(now.plus(610 * POLL), 9, HOLD).await.unwrap();
+    let place: Vec<_> = due.iter().map(|delivery| (delivery.task, delivery.posted, delivery.failures)).collect();
+    assert_eq!(place, [(id, 1, 1)]);
+    assert!(hearing.try_recv().is_err(), "it is not asked again before");
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_holds_nobody_else_up() {
+    let (silent, _keep) = receiver(&[0]).await;
+    let (quick, mut hearing) = receiver(&[204]).await;
+    let (engine, outbox) = engine().await;
+    for _ in 0..200 {
+        submit(&engine, &silent).await;
+    }
+    submit(&engine, &quick).await;
+    while hearing.recv().await.unwrap()["type"] != "task.completed" {}
+    outbox.stop().await;
+}
+
+/// A clock that jumps by a minute when it is told to, as one that counts suspended time does when the machine wakes.
+struct Suspended(AtomicBool);
+
+impl Clock for Suspended {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed() + if self.0.load(Ordering::Relaxed) { 2 * HOLD } else { Duration::ZERO }
+    }
+}
+
+#[tokio::test]
+async fn who_wakes_after_its_hold_has_passed_posts_nothing() {
+    let (url, mut hearing) = receiver(&[204]).await;
+    let (engine, outbox) = self::engine().await;
+    outbox.stop().await;
+    let clock = Arc::new(Suspended(AtomicBool::new(false)));
+    let (post, metrics) = posting(&engine);
+    let post = post.by(Arc::clone(&clock) as _);
+    let id = submit(&engine, &url).await;
+    let mut hosts = Hosts::default();
+    assert_eq!(take(&post, &mut hosts, 9).await, 1);
+    let (_, taken) = hosts.begin(clock.elapsed()).unwrap();
+    clock.0.store(true, Ordering::Relaxed);
+    assert_eq!(post.deliver(taken).await, None);
+    assert!(hearing.try_recv().is_err());
+    // It is given back as it was, since nobody had taken it meanwhile.
+    assert_eq!(take(&post, &mut hosts, 9).await, 1);
+    let (_, taken) = hosts.begin(clock.elapsed()).unwrap();
+    assert!(post.deliver(taken).await.is_some());
+    assert_eq!(hearing.recv().await.unwrap()["task_id"], id.to_string());
+    let text = metrics.text(0, None, None).unwrap();
+    assert!(text.contains("sutazai_webhook_attempts_total{outcome=\"failed\"} 0"), "{text}");
+    assert!(!text.contains("sutazai_webhook_attempts_total{outcome=\"delivered\"} 0"), "{text}");
 }

@@ -270,7 +270,7 @@ fn wakes(plan: &Plan<'_>, judged: bool, statement: &mut Statement) -> Result<()>
 /// Events of a task with a webhook are to be posted. The row is written even where it says so already: whoever notes at the same time that all is
 /// posted waits for this commit, or is waited for.
 fn outbox(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
-    let (mut new, mut old) = (Table::new(&NEW, 0), Table::new(&OLD, 0));
+    let (mut new, mut old, mut revived) = (Table::new(&NEW, 0), Table::new(&OLD, 0), Table::new(&OLD, 0));
     let mut writes: Vec<_> = plan.writes.iter().collect();
     writes.sort_unstable_by_key(|write| write.task.id);
     for write in writes {
@@ -280,8 +280,9 @@ fn outbox(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
             new.text(&**url);
             new.time(write.noted_at);
         } else if write.noted_at.is_some() {
-            old.id(write.task.id);
-            old.time(write.noted_at);
+            let table = if write.revives() { &mut revived } else { &mut old };
+            table.id(write.task.id);
+            table.time(write.noted_at);
         }
     }
     insert(statement, "dn", "deliveries (posted, failures, task_id, url, due_at)", "0, 0, v.*", new)?;
@@ -291,6 +292,15 @@ fn outbox(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
             "UPDATE deliveries AS d SET due_at = CASE WHEN d.given_up IS NULL THEN coalesce(d.due_at, v.due_at) ELSE d.due_at END FROM ",
         );
         statement.source(old)?;
+        statement.sql(" WHERE d.task_id = v.task_id)");
+    }
+    if !revived.is_empty() {
+        statement.part("dr");
+        statement.sql(
+            "UPDATE deliveries AS d SET due_at = coalesce(d.due_at, v.due_at), given_up = NULL, \
+             failures = CASE WHEN d.given_up IS NULL THEN d.failures ELSE 0 END FROM ",
+        );
+        statement.source(revived)?;
         statement.sql(" WHERE d.task_id = v.task_id)");
     }
     Ok(())

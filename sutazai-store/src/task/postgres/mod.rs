@@ -317,8 +317,13 @@ impl TaskStore for PostgresStore {
             .await
     }
 
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
-        self.change("note a delivery", |mut lease| async move { outbox::posted(&mut lease, task, what, now).await })
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
+        self.change("note a delivery", |mut lease| async move { outbox::posted(&mut lease, taken, what, now).await })
+            .await
+    }
+
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+        self.change("revive a delivery", |mut lease| async move { outbox::revive(&mut lease, task, skip, now).await })
             .await
     }
 

@@ -15,7 +15,7 @@ use super::{
     text::{Text, escaped, limit, uuid},
 };
 
-const DELIVERY: &str = "d.task_id, d.url, d.posted, d.failures, d.given_up";
+const DELIVERY: &str = "d.task_id, d.url, d.posted, d.failures, d.due_at, d.given_up";
 
 fn delivery(row: &sqlx::postgres::PgRow) -> Result<Delivery> {
     let mut row = Columns::of(row);
@@ -24,6 +24,7 @@ fn delivery(row: &sqlx::postgres::PgRow) -> Result<Delivery> {
         url: row.shared()?,
         posted: row.count()?,
         failures: row.number()?,
+        due_at: row.get::<Option<i64>>()?.map(Timestamp::from_millis),
         given_up: row.maybe_text()?,
     })
 }
@@ -41,39 +42,55 @@ pub(super) async fn take(lease: &mut Lease, now: Timestamp, most: usize, hold: D
     lease.rows(safe(sql), text.arguments).await?.iter().map(delivery).collect()
 }
 
-/// First the row is locked: whoever stores events of the task has committed then, and is seen by what comes next, or waits for this.
-pub(super) async fn posted(lease: &mut Lease, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
-    lease.begin().await?;
-    let noted = async {
-        let mut text = Text::default();
-        text.add(uuid(task))?;
-        lease.rows("SELECT 1 FROM deliveries WHERE task_id = $1 FOR UPDATE", text.arguments).await?;
-        let mut text = Text::default();
-        text.add(uuid(task))?;
-        let sql = match what {
-            Posted::UpTo(seq) => {
-                text.add(now.as_millis())?;
-                text.add(seq.cast_signed())?;
-                "UPDATE deliveries AS d SET posted = greatest(d.posted, $3), failures = 0, due_at = CASE WHEN d.given_up IS NULL \
-                 AND (SELECT t.seq FROM tasks AS t WHERE t.id = $1) > greatest(d.posted, $3) THEN $2 END WHERE d.task_id = $1"
-            }
-            Posted::Failed { retry_at } => {
-                text.add(retry_at.as_millis())?;
-                "UPDATE deliveries SET failures = failures + 1, due_at = $2 WHERE task_id = $1 AND given_up IS NULL"
-            }
-            Posted::GivenUp { why } => {
-                text.add(&*escaped(why))?;
-                "UPDATE deliveries SET given_up = $2, due_at = NULL WHERE task_id = $1"
-            }
-            Posted::Revived => {
-                text.add(now.as_millis())?;
-                "UPDATE deliveries SET given_up = NULL, failures = 0, due_at = $2 WHERE task_id = $1 AND given_up IS NOT NULL"
-            }
-        };
-        lease.rows(sql, text.arguments).await
+pub(super) async fn posted(lease: &mut Lease, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
+    let (posted, failures, moment, why) = match what {
+        Posted::UpTo(posted) => (posted, 0, now, None),
+        Posted::Later { posted, failures, due_at } => (posted, *failures, *due_at, None),
+        Posted::GivenUp { posted, failures, why } => (posted, *failures, now, Some(escaped(why))),
     };
-    match noted.await {
-        Ok(_) => lease.commit().await,
+    let mut text = Text::default();
+    text.add(uuid(taken.task))?;
+    text.add(taken.due_at.map(Timestamp::as_millis))?;
+    text.add(taken.posted.cast_signed())?;
+    text.add(i64::from(taken.failures))?;
+    text.add(posted.cast_signed())?;
+    text.add(i64::from(failures))?;
+    text.add(moment.as_millis())?;
+    text.add(why.as_deref())?;
+    let due_at = match what {
+        Posted::UpTo(_) => "CASE WHEN (SELECT t.seq FROM tasks AS t WHERE t.id = $1) > $5 THEN $7 END",
+        Posted::Later { .. } => "$7",
+        Posted::GivenUp { .. } => "NULL",
+    };
+    let sql = format!(
+        "UPDATE deliveries AS d SET posted = $5, failures = $6, given_up = $8, due_at = {due_at} \
+         WHERE d.task_id = $1 AND d.due_at = $2 AND d.posted = $3 AND d.failures = $4 RETURNING 1"
+    );
+    alone(lease, taken.task, sql, text).await
+}
+
+pub(super) async fn revive(lease: &mut Lease, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+    let mut text = Text::default();
+    text.add(uuid(task))?;
+    text.add(Some(now.as_millis()).filter(|_| !skip))?;
+    let sql = "UPDATE deliveries AS d SET given_up = NULL, failures = 0, due_at = $2, posted = CASE WHEN $2 IS NULL \
+               THEN (SELECT t.seq FROM tasks AS t WHERE t.id = $1) ELSE d.posted END \
+               WHERE d.task_id = $1 AND d.given_up IS NOT NULL RETURNING 1";
+    alone(lease, task, sql.to_owned(), text).await
+}
+
+/// Changes a delivery; whether there was one to change. First the row is locked: whoever stores events of the task has committed then, and is seen by
+/// what comes next, or waits for this.
+async fn alone(lease: &mut Lease, task: TaskId, sql: String, text: Text) -> Result<bool> {
+    lease.begin().await?;
+    let changed = async {
+        let mut row = Text::default();
+        row.add(uuid(task))?;
+        lease.rows("SELECT 1 FROM deliveries WHERE task_id = $1 FOR UPDATE", row.arguments).await?;
+        lease.rows(safe(sql), text.arguments).await
+    };
+    match changed.await {
+        Ok(rows) => lease.commit().await.map(|()| !rows.is_empty()),
         Err(fault) => {
             lease.roll_back().await;
             Err(fault)

@@ -134,6 +134,11 @@ impl<'a> Write<'a> {
         Task { wakes: self.wakes(), due_at: self.due_at, input: self.input.clone(), ..Task::clone(self.task) }
     }
 
+    /// Whether the posting of its events begins again if it was given up.
+    pub(in crate::task) fn revives(&self) -> bool {
+        self.events().any(|event| matches!(event.kind, EventKind::Requeued { .. }))
+    }
+
     pub(in crate::task) fn events(&self) -> impl Iterator<Item = &'a Event> {
         self.events.iter().copied().flatten()
     }

@@ -137,6 +137,14 @@ fn outbox(plan: &Plan<'_>, statements: &mut Vec<Statement>) -> Result<()> {
         statements.push(text.end());
     }
     let old: Vec<_> = old.into_iter().filter(|write| write.noted_at.is_some()).collect();
+    for write in old.iter().filter(|write| write.revives()) {
+        let mut text = Text::new();
+        text.sql(format_args!(
+            "UPDATE deliveries SET given_up = NULL, failures = 0 WHERE given_up IS NOT NULL AND task_id = ?"
+        ));
+        text.id(write.task.id)?;
+        statements.push(text.end());
+    }
     for chunk in old.chunks(MOST) {
         let mut text = Text::new();
         let values = placeholders(2, chunk.len());

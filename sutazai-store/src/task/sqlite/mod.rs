@@ -220,8 +220,12 @@ impl TaskStore for SqliteStore {
         outbox::take(&self.writer, &self.readers, now, limit, hold).await.map_err(self.during("take deliveries"))
     }
 
-    async fn posted(&self, task: TaskId, what: &Posted, now: Timestamp) -> Result<()> {
-        outbox::posted(&self.writer, task, what, now).await.map_err(self.during("note a delivery"))
+    async fn posted(&self, taken: &Delivery, what: &Posted, now: Timestamp) -> Result<bool> {
+        outbox::posted(&self.writer, taken, what, now).await.map_err(self.during("note a delivery"))
+    }
+
+    async fn revive(&self, task: TaskId, skip: bool, now: Timestamp) -> Result<bool> {
+        outbox::revive(&self.writer, task, skip, now).await.map_err(self.during("revive a delivery"))
     }
 
     async fn undelivered(&self, before: Option<TaskId>, limit: usize) -> Result<Page<Delivery>> {
