@@ -35,6 +35,8 @@ enum Fate {
     Refused(Error),
     /// Done, and nobody hears of it.
     Lost,
+    /// Done, but not at once.
+    Late(Duration),
 }
 
 /// Memory behind faults: what is asked, how many calls there were before, and how many grants were lost so far decide.
@@ -73,11 +75,15 @@ impl TaskStore for Faulty {
                 self.inner.write(batch).await?;
                 Err(fault())
             }
+            Fate::Late(pause) => {
+                tokio::time::sleep(pause).await;
+                self.inner.write(batch).await
+            }
         }
     }
     async fn claim(&self, claim: &Claim) -> Result<Granted> {
         match self.fate(Asked::Claim) {
-            Fate::Done => self.inner.claim(claim).await,
+            Fate::Done | Fate::Late(_) => self.inner.claim(claim).await,
             Fate::Refused(error) => Err(error),
             Fate::Lost => {
                 let granted = self.inner.claim(claim).await?;
@@ -100,6 +106,9 @@ impl TaskStore for Faulty {
     }
     async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Held>> {
         self.inner.held_by(node, limit).await
+    }
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>> {
+        self.inner.ended_parents(limit).await
     }
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
         self.inner.overdue(now, limit).await
@@ -179,8 +188,8 @@ impl TaskStore for Faulty {
     async fn nth_newest(&self, state: TaskState, n: u64) -> Result<Option<TaskId>> {
         self.inner.nth_newest(state, n).await
     }
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
-        self.inner.purge(tasks).await
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
+        self.inner.purge(tasks, now).await
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
@@ -297,4 +306,59 @@ async fn a_grant_whose_answer_is_lost_runs_all_the_same() {
     assert_eq!(first.output::<u64>().await.unwrap(), 10);
     let task = second.result().await.unwrap();
     assert_eq!((task.state, task.attempt, task.recoveries), (TaskState::Completed, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_while_a_task_is_suspended_wakes_it_at_once() {
+    let wait =
+        agent_fn("wait", |context: Context, (): ()| async move { Ok(context.wait_for::<u32>("go", None).await?) });
+    let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
+    // One commit takes so long that the suspension and the signal come together into the next.
+    let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
+        Asked::Write(batch)
+            if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "77")) =>
+        {
+            Fate::Late(Duration::from_millis(40))
+        }
+        _ => Fate::Done,
+    });
+    let engine = Orchestrator::builder().agent(wait).agent(echo).store(store).start().await.unwrap();
+    let began = tokio::time::Instant::now();
+    let task = engine.submit("wait", &()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    let slow = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.submit("echo", &77).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(25)).await;
+    engine.signal(task.id(), "go", Payload::of(&5).unwrap(), None).await.unwrap();
+    let ended = engine.wait(task.id(), Duration::from_secs(60)).await.unwrap();
+    assert_eq!(ended.output.as_ref().map(Payload::as_str), Some("5"), "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "no poll woke it: {:?}", began.elapsed());
+    let events: Vec<_> = task.events().try_collect().await.unwrap();
+    assert!(events.iter().any(|event| event.kind.name() == "task.waiting"), "it was suspended: {events:?}");
+    slow.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_dead_letter_that_cannot_be_requeued_keeps_no_other_from_it() {
+    let bad =
+        agent_fn("bad", |_context, _n: u64| async move { Err::<(), _>(AgentError::permanent("broken", "it is")) });
+    let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
+        Asked::Write(batch) => {
+            let requeued = |write: &TaskWrite| write.events().iter().any(|event| event.kind.name() == "task.requeued");
+            let hit =
+                |write: &TaskWrite| write.image().is_some_and(|task| task.input.as_str() == "2") && requeued(write);
+            if batch.iter().any(hit) {
+                return Fate::Refused(Error::new(ErrorKind::Invalid, "this task cannot be stored"));
+            }
+            Fate::Done
+        }
+        _ => Fate::Done,
+    });
+    let engine = Orchestrator::builder().agent(bad).store(store).start().await.unwrap();
+    for n in 0..5 {
+        assert_eq!(engine.submit("bad", &n).await.unwrap().result().await.unwrap().state, TaskState::Failed);
+    }
+    assert_eq!(engine.requeue_all(TaskQuery::default()).await.unwrap(), 4);
 }

@@ -81,7 +81,8 @@ macro_rules! task_store_conformance {
             schedules_come_due, next_due_counts_schedules,
             news_are_due_to_be_posted, what_is_taken_is_held, what_is_posted_waits_for_news, what_failed_is_tried_later,
             a_late_note_changes_nothing, what_was_given_up_is_listed_and_revived, a_requeue_revives_what_was_given_up, the_ended_are_listed_by_id, nth_newest_counts_from_the_newest,
-            what_is_purged_leaves_nothing_behind, what_has_not_ended_is_not_purged,
+            what_is_purged_leaves_nothing_behind, what_has_not_ended_is_not_purged, a_key_keeps_its_task_for_a_day,
+            news_to_be_posted_keep_their_task, ended_parents_of_living_children_are_found,
             any_history_reads_as_in_memory
         ] $($args)* }
     };

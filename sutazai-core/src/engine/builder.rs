@@ -22,11 +22,14 @@ use super::{
     Orchestrator,
     catalogue::Catalogue,
     control::Executions,
+    firing::keep_schedules,
     hub::Hub,
     inner::Inner,
-    membership::{DEFAULT_LEASE, Membership, keep_lease, take_over},
+    membership::{DEFAULT_LEASE, Membership, keep_lease, look_after_others, take_over},
     observer::{Observer, Unobserved},
     orchestrator::Service,
+    orphans::end_orphans,
+    places::Places,
     queue,
     retention::{Retention, keep_tidy},
     router::Router,
@@ -251,11 +254,13 @@ impl OrchestratorBuilder {
         let catalogue = Catalogue::new(self.agents, self.router)?;
         let hub = Arc::new(Hub::default());
         let (executions, runnable) = (Arc::new(Executions::default()), Arc::new(Notify::new()));
+        let places = Arc::new(Places::default());
         let announcer = Announcer {
             hub: Arc::clone(&hub),
             observer: Arc::clone(&self.observer),
             executions: Arc::clone(&executions),
             runnable: Arc::clone(&runnable),
+            places: Arc::clone(&places),
         };
         let name = match self.node {
             Some(name) => name,
@@ -275,7 +280,10 @@ impl OrchestratorBuilder {
             dead: false,
         };
         let membership = Membership::join(&*store, record, self.lease, Arc::clone(&self.clock)).await?;
-        take_over(&*store, &*self.clock, &announcer, &membership.node()).await?;
+        // Where others keep leases it may take long, and this one's must be renewed meanwhile.
+        if !store.info().shared {
+            take_over(&*store, &*self.clock, &announcer, &membership.node()).await?;
+        }
         let earliest = store.next_due(Timestamp::from_millis(i64::MIN)).await?;
         let queued = i64::try_from(store.queued().await?).unwrap_or(i64::MAX);
         let left_over = queued > 0 || earliest.is_some_and(|at| at <= self.clock.now());
@@ -302,6 +310,7 @@ impl OrchestratorBuilder {
             executes: self.executes,
             queue_max: i64::try_from(self.queue_max).unwrap_or(i64::MAX),
             queued: AtomicI64::new(queued),
+            reserved: AtomicI64::new(0),
             retention: self.retention,
             observer: self.observer,
             hub,
@@ -310,10 +319,12 @@ impl OrchestratorBuilder {
             executions,
             backlog: AtomicBool::new(left_over),
             runnable,
+            places,
             _wake_up: wake_up,
             earlier: Notify::new(),
+            bereaved: Notify::new(),
+            rescheduled: Notify::new(),
             next_due: AtomicI64::new(i64::MAX),
-            again_at: AtomicI64::new(i64::MAX),
             closing: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
             missed: Mutex::default(),
@@ -323,7 +334,10 @@ impl OrchestratorBuilder {
         let loops = vec![
             watched(&inner, "dispatcher", queue::dispatch(Arc::clone(&inner))),
             watched(&inner, "timekeeper", queue::keep_time(Arc::clone(&inner))),
+            watched(&inner, "keeper of schedules", keep_schedules(Arc::clone(&inner))),
             watched(&inner, "watcher of others", queue::watch_others(Arc::clone(&inner))),
+            watched(&inner, "keeper of orphans", end_orphans(Arc::clone(&inner))),
+            watched(&inner, "heir of others", look_after_others(Arc::clone(&inner))),
             watched(&inner, "counter of the queue", queue::count_queue(Arc::clone(&inner))),
             watched(&inner, "retention", keep_tidy(Arc::clone(&inner))),
         ];

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Control {
     began: Instant,
     /// Wake-ups of the task that this execution was told of.
     wakes: AtomicU64,
+    /// Whether the task was told something while this execution was there.
+    told: AtomicBool,
     stop: AtomicU8,
     stopped: Notify,
     progress: Mutex<Option<Progress>>,
@@ -71,6 +73,7 @@ impl Control {
             epoch,
             began: Instant::now(),
             wakes: AtomicU64::new(0),
+            told: AtomicBool::new(false),
             stop: AtomicU8::new(0),
             stopped: Notify::new(),
             progress: Mutex::new(None),
@@ -111,7 +114,13 @@ impl Control {
 
     /// The task was told something.
     pub(crate) fn poke(&self) {
+        self.told.store(true, Ordering::SeqCst);
         self.poked.notify_waiters();
+    }
+
+    /// Whether the task was told something since this execution entered. Once it has left, nobody takes the task for running any more, so the answer is final.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
     }
 
     /// The next time that the task is told something.
@@ -275,11 +284,14 @@ impl Executions {
         lock(&self.running).contains_key(&id)
     }
 
-    /// Tells an execution here that its task was told something.
-    pub(crate) fn poke(&self, id: TaskId) {
-        if let Some(control) = lock(&self.running).get(&id) {
-            control.poke();
-        }
+    /// Tells an execution here that its task was told something; false if there is none.
+    pub(crate) fn poke(&self, id: TaskId) -> bool {
+        lock(&self.running).get(&id).map(|control| control.poke()).is_some()
+    }
+
+    /// Notes that a child of a task has ended, which its execution here sees by itself unless it is on its way out; false if there is none.
+    pub(crate) fn told(&self, id: TaskId) -> bool {
+        lock(&self.running).get(&id).map(|control| control.told.store(true, Ordering::SeqCst)).is_some()
     }
 
     /// Whether all that is left waits for tasks that nobody here executes.

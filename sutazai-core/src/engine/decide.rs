@@ -13,6 +13,7 @@ use crate::{
     context::Born,
     error::{Error, ErrorKind, Fault, Result},
     payload::Payload,
+    schedule::{MOMENT_LABEL, SCHEDULE_LABEL},
     store::{JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
     task::{
         Entry, EntryId, EntryKind, Failure, IdempotencyKey, Outcome, Signal, Target, Task, TaskError, TaskId,
@@ -64,14 +65,7 @@ pub(crate) async fn signal(
     }
     let signal = Signal { name: name.to_owned(), payload, at: engine.clock.now() };
     match engine.writer.write(TaskWrite::Signal { task: id, signal, key }).await? {
-        WriteOutcome::Applied => {
-            if engine.executions.contains(id) {
-                engine.executions.poke(id);
-            } else {
-                engine.runnable.notify_one();
-            }
-            Ok(false)
-        }
+        WriteOutcome::Applied => Ok(false),
         WriteOutcome::Replayed(_) => Ok(true),
         WriteOutcome::KeyConflict => Err(key_conflict("signal task")),
         WriteOutcome::Stale => {
@@ -169,25 +163,42 @@ pub(crate) async fn discard(engine: &Arc<Inner>, id: TaskId, key: Option<Idempot
     changed.await?.map_err(|_| not_a_dead_letter(id))
 }
 
-/// Starts all dead letters again that fit the query; how many.
+/// Faults in a row of tasks that are to be requeued, after which the rest is left: it is not the tasks.
+const FAULTS: u32 = 5;
+
+/// Starts all dead letters again that fit the query; how many. One that cannot be, or is none any more, keeps no other from it; an error only if it kept all.
 pub(crate) async fn requeue_all(engine: &Arc<Inner>, mut query: TaskQuery) -> Result<u64> {
     query.dead_letters = true;
     query.limit = 200;
-    let mut count = 0;
-    loop {
-        let page = engine.store.list(&query).await?;
+    let (mut count, mut faults, mut first) = (0, 0, None);
+    'all: loop {
+        let page = match engine.store.list(&query).await {
+            Ok(page) => page,
+            Err(error) => {
+                first.get_or_insert(error);
+                break;
+            }
+        };
         for task in &page.items {
             match requeue(engine, task.id, &Requeue::default(), None).await {
-                Ok(_) => count += 1,
+                Ok(_) => (count, faults) = (count + 1, 0),
                 Err(error) if error.code() == "not_a_dead_letter" => {} // somebody else was faster
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(task = %task.id, error = %error.report(), "a dead letter could not be requeued");
+                    faults += 1;
+                    first.get_or_insert(error);
+                    if faults == FAULTS {
+                        break 'all;
+                    }
+                }
             }
         }
         query.before = page.items.last().map(|task| task.id);
         if !page.more {
-            return Ok(count);
+            break;
         }
     }
+    first.filter(|_| count == 0).map_or(Ok(count), Err)
 }
 
 /// Settles what a task waits for a decision about. `index` is the entry of its journal.
@@ -282,6 +293,9 @@ pub(crate) async fn fork(
     key: Option<IdempotencyKey>,
 ) -> Result<Submitted> {
     let task = engine.load(id).await?;
+    if let Some(known) = engine.replayed(key.as_ref(), &task).await? {
+        return Ok(Submitted { task: known.task, replayed: true });
+    }
     let length = match engine.store.journal(id, task.journal.era, from, 1).await?.first() {
         Some(_) => from,
         None if from == 0 => 0,
@@ -294,13 +308,16 @@ pub(crate) async fn fork(
             from
         }
     };
+    // A fork of a schedule's task is none.
+    let mut labels = task.labels.clone();
+    labels.retain(|name, _| name != SCHEDULE_LABEL && name != MOMENT_LABEL);
     let request = TaskRequest {
         target: Target::Agent(task.agent.to_string()),
         input: input.unwrap_or_else(|| task.input.clone()),
         priority: task.priority,
         deadline: task.deadline.filter(|at| *at > engine.clock.now()),
         retry: task.retry,
-        labels: task.labels.clone(),
+        labels,
         tenant: Arc::clone(&task.tenant),
         idempotency_key: None,
         parent_id: None,

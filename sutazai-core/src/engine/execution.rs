@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    error::ErrorKind,
     store::{TaskWrite, WriteOutcome},
     task::{Entry, Event, EventKind, JournalMark, Revision, Task, TaskError, TaskId, WaitReason},
 };
@@ -122,7 +121,17 @@ impl Execution {
     }
 
     /// Polls the agent to its end and writes the outcome.
-    pub(crate) async fn run(mut self: Box<Self>, _entered: Entered) {
+    pub(crate) async fn run(self: Box<Self>, entered: Entered) {
+        let (engine, control) = (Arc::clone(&self.engine), Arc::clone(&self.control));
+        self.work().await;
+        drop(entered);
+        // Whoever told it something on its way out took it for running, and woke nobody.
+        if control.was_told() {
+            engine.runnable.notify_one();
+        }
+    }
+
+    async fn work(mut self: Box<Self>) {
         let control = Arc::clone(&self.control);
         let now = self.engine.clock.now();
         let deadline = self.step.task.deadline;
@@ -270,10 +279,7 @@ impl Execution {
         ) else {
             return false;
         };
-        match self.engine.load(parent).await {
-            Ok(parent) => parent.state.is_terminal(),
-            Err(error) => error.kind() == ErrorKind::NotFound,
-        }
+        self.engine.has_ended(parent).await.unwrap_or(false)
     }
 
     async fn end_by(&mut self, command: Command) {
@@ -319,7 +325,8 @@ impl Execution {
     async fn cancel_children(&mut self) {
         let task = self.step.task.id;
         if let Err(error) = self.engine.cancel_children(task).await {
-            tracing::warn!(%task, error = %error.report(), "the task's children could not be cancelled");
+            tracing::warn!(%task, error = %error.report(), "the task's children could not be cancelled yet");
+            self.engine.bereaved.notify_one();
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
     hub::Hub,
     membership::Membership,
     observer::Observer,
+    places::Places,
     retention::Retention,
     selection::ClaimPolicy,
     transition::{Command, Refused, Transition, apply},
@@ -26,7 +27,7 @@ use crate::{
     clock::{Clock, IdSource, Timestamp},
     error::{Error, ErrorKind, Result},
     model::Models,
-    store::{TaskQuery, TaskStore, TaskWrite, VectorStore, WakeUp, WriteOutcome},
+    store::{TaskStore, TaskWrite, VectorStore, WakeUp, WriteOutcome},
     task::{Entry, IdempotencyKey, NodeId, Revision, Task, TaskId, TaskState},
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) queue_max: i64,
     /// How many are, as far as this process knows.
     pub(crate) queued: AtomicI64,
+    /// Places in the queue of tasks that are on their way to the store.
+    pub(crate) reserved: AtomicI64,
     pub(crate) retention: Retention,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) hub: Arc<Hub>,
@@ -61,14 +64,17 @@ pub(crate) struct Inner {
     pub(crate) backlog: AtomicBool,
     /// Wakes the dispatcher: something may be runnable.
     pub(crate) runnable: Arc<Notify>,
+    pub(crate) places: Arc<Places>,
     /// What the store tells the dispatcher by; it may hold no more than a weak reference.
     pub(crate) _wake_up: WakeUp,
     /// Wakes the timekeeper: something is due before `next_due`.
     pub(crate) earlier: Notify,
+    /// Wakes who looks for children of ended tasks: there may be some.
+    pub(crate) bereaved: Notify,
+    /// Wakes the keeper of schedules: one was changed.
+    pub(crate) rescheduled: Notify,
     /// Milliseconds of the moment the timekeeper sleeps until.
     pub(crate) next_due: AtomicI64,
-    /// Milliseconds of the moment at which a rate limit lets the next task through.
-    pub(crate) again_at: AtomicI64,
     /// No new work is admitted.
     pub(crate) closing: AtomicBool,
     /// The store may hold tasks as granted to this node that nobody executes: the dispatcher looks before it claims.
@@ -95,6 +101,7 @@ impl Inner {
             observer: Arc::clone(&self.observer),
             executions: Arc::clone(&self.executions),
             runnable: Arc::clone(&self.runnable),
+            places: Arc::clone(&self.places),
         }
     }
 
@@ -117,15 +124,29 @@ impl Inner {
 
     /// Refuses more from outside while the queue is full.
     pub(crate) fn has_room(&self) -> Result<()> {
-        if self.queued.load(Ordering::SeqCst) < self.queue_max {
-            return Ok(());
-        }
+        let taken = self.queued.load(Ordering::SeqCst) + self.reserved.load(Ordering::SeqCst);
+        if taken < self.queue_max { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> Error {
         let message =
             format!("{} tasks are queued, which is the limit; try again later, or raise the limit", self.queue_max);
-        Err(Error::new(ErrorKind::Full, message)
+        Error::new(ErrorKind::Full, message)
             .with_code("queue_full")
             .during("submit task")
-            .retry_after(Duration::from_secs(1)))
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// Takes a place in the queue, unless it is full; however many ask at once, no more get one than there are.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Place> {
+        let free = |reserved| {
+            let taken = self.queued.load(Ordering::SeqCst) + reserved;
+            (taken < self.queue_max).then_some(reserved + 1)
+        };
+        match self.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free) {
+            Ok(_) => Ok(Place(Arc::clone(self))),
+            Err(_) => Err(self.full()),
+        }
     }
 
     /// The outcome of a commit that grants is unknown.
@@ -185,12 +206,11 @@ impl Inner {
     {
         for _ in 0..CONTENTION {
             let before = self.load(id).await?;
-            let (step, entries) = match make(&before).await? {
-                Ok(made) => made,
-                Err(refused) => match self.replayed(key.as_ref(), &before).await? {
-                    Some(replayed) => return Ok(Ok(replayed)),
-                    None => return Ok(Err(refused)),
-                },
+            let (step, entries) = match make(&before).await {
+                Ok(Ok(made)) => made,
+                // What was done before may not fit any more; its repetition is answered all the same.
+                Ok(Err(refused)) => return Ok(self.replayed(key.as_ref(), &before).await?.ok_or(refused)),
+                Err(error) => return self.replayed(key.as_ref(), &before).await?.map(Ok).ok_or(error),
             };
             let (task, expected) = (Arc::new(step.task), before.revision);
             let write =
@@ -209,7 +229,7 @@ impl Inner {
     }
 
     /// Whether a change that no longer fits is the repetition of one that did: a write that changes nothing says so.
-    async fn replayed(&self, key: Option<&IdempotencyKey>, before: &Task) -> Result<Option<Changed>> {
+    pub(super) async fn replayed(&self, key: Option<&IdempotencyKey>, before: &Task) -> Result<Option<Changed>> {
         let Some(key) = key else { return Ok(None) };
         // No task is ever at this revision, so it is stale unless the key is known.
         let nowhere = Revision { epoch: u64::MAX >> 1, seq: u64::MAX >> 1 };
@@ -229,7 +249,7 @@ impl Inner {
     }
 
     /// A change from outside was committed.
-    fn changed(&self, before: &Task, task: &Arc<Task>) {
+    pub(super) fn changed(&self, before: &Task, task: &Arc<Task>) {
         let id = task.id;
         if task.state.is_terminal() && before.node.as_ref() == Some(&self.node()) {
             // It may be about to be entered, or just have been: whoever enters looks here afterwards.
@@ -259,32 +279,6 @@ impl Inner {
                 .about(id)
         })
     }
-
-    /// Cancels the tasks that `parent` called for and that have not ended, and theirs.
-    pub(crate) async fn cancel_children(&self, parent: TaskId) -> Result<()> {
-        let mut parents = vec![parent];
-        while let Some(parent) = parents.pop() {
-            let mut query = TaskQuery { parent: Some(parent), limit: 200, ..TaskQuery::default() };
-            loop {
-                let page = self.store.list(&query).await?;
-                let lives = |child: &Task| !child.state.is_terminal() && !child.detached;
-                // Looked at after its children: one that was requeued meanwhile has called those that live anew.
-                if page.items.iter().any(lives) && !self.load(parent).await?.state.is_terminal() {
-                    break;
-                }
-                for child in page.items.iter().filter(|child| lives(child)) {
-                    // A child that ends by itself meanwhile is as good as cancelled.
-                    let _ = self.change(child.id, Command::Cancel).await?;
-                    parents.push(child.id);
-                }
-                query.before = page.items.last().map(|child| child.id);
-                if !page.more {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A task that somebody changed from outside.
@@ -294,6 +288,22 @@ pub struct Changed {
     pub task: Arc<Task>,
     /// Whether the idempotency key had been used for this before: nothing has changed now.
     pub replayed: bool,
+}
+
+/// A place in the queue, kept for a task that is on its way to the store; given back when dropped.
+pub(crate) struct Place(Arc<Inner>);
+
+impl Place {
+    /// The task is queued.
+    pub(crate) fn keep(self) {
+        self.0.queued.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.reserved.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub(crate) fn key_conflict(operation: &'static str) -> Error {

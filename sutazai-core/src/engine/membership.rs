@@ -18,7 +18,7 @@ use super::{
     writer::Announcer,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     error::Result,
     store::{NodeRecord, TaskStore, TaskWrite, WriteOutcome},
     task::NodeId,
@@ -88,7 +88,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Renews the lease and looks for those whose lease has lapsed, until aborted.
+/// Renews the lease, until aborted. Nothing else is done here: what takes long must not cost the lease.
 pub(crate) async fn keep_lease(engine: Arc<Inner>) {
     let membership = &engine.membership;
     let mut failures = 0;
@@ -131,17 +131,29 @@ pub(crate) async fn keep_lease(engine: Arc<Inner>) {
             );
             engine.executions.stop_all(Stop::Void);
         }
-        if membership.shared
-            && failures == 0
-            && let Err(error) =
-                take_over(&*engine.store, &*engine.clock, &engine.announcer(), &engine.node()).await.map(|count| {
-                    if count > 0 {
-                        engine.queued_one();
-                    }
-                })
-        {
-            tracing::warn!(error = %error.report(), "tasks of lapsed nodes cannot be taken over");
+    }
+}
+
+/// Takes over what nodes hold that do not live, now and again, until aborted.
+pub(crate) async fn look_after_others(engine: Arc<Inner>) {
+    let membership = &engine.membership;
+    if !membership.shared {
+        return;
+    }
+    loop {
+        if membership.holds() {
+            match take_over(&*engine.store, &*engine.clock, &engine.announcer(), &engine.node()).await {
+                Ok(0) => {}
+                Ok(_) => {
+                    engine.queued_one();
+                    engine.bereaved.notify_one(); // some may have been given up
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error.report(), "tasks of lapsed nodes cannot be taken over");
+                }
+            }
         }
+        tokio::time::sleep(membership.lease / 3).await;
     }
 }
 
@@ -180,9 +192,10 @@ pub(crate) async fn take_over(
         loop {
             let held = store.held_by(&lapsed, TAKE_OVER).await?;
             if held.is_empty() {
+                store.part(&lapsed).await?;
                 break;
             }
-            let now: Timestamp = clock.now();
+            let (before, now) = (count, clock.now());
             let writes: Vec<TaskWrite> = held
                 .iter()
                 .filter_map(|held| {
@@ -198,8 +211,10 @@ pub(crate) async fn take_over(
                     count += 1;
                 }
             }
+            if count == before {
+                break; // others are at it; the next look sees what they leave
+            }
         }
-        store.part(&lapsed).await?;
     }
     if count > 0 {
         tracing::info!(tasks = count, "took over the tasks of nodes that have ended");

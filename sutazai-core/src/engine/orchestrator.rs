@@ -32,8 +32,17 @@ use crate::{
     task::{Entry, Event, IdempotencyKey, NumberedEvent, Task, TaskId, TaskRequest, TaskState},
 };
 
-/// How long released executions may take to give their tasks back.
-const RELEASE: Duration = Duration::from_secs(5);
+/// How long the end of a shutdown may take, within its grace: first to give tasks back, then to close the store. A fifth of the grace, at most so much.
+const TAIL: Duration = Duration::from_secs(6);
+
+/// The least that each of both is given, also without a grace.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// Does what was asked for to its end, though whoever asked goes away meanwhile.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the change broke off; look at what it changes")))
+}
 
 /// A running engine. Cheap to clone; every clone is the same engine, which runs until [`Orchestrator::shutdown`] or the end of the runtime.
 #[derive(Clone)]
@@ -131,7 +140,8 @@ impl Orchestrator {
 
     /// Like [`Orchestrator::cancel`], under an idempotency key.
     pub async fn cancel_keyed(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
-        cancel(&self.inner, id, key).await
+        let inner = Arc::clone(&self.inner);
+        to_its_end(async move { cancel(&inner, id, key).await }).await
     }
 
     /// Tells a task something, which [`Context::wait_for`](crate::context::Context::wait_for) receives; kept if it comes before the wait. Returns whether the
@@ -142,17 +152,20 @@ impl Orchestrator {
 
     /// Starts a dead letter again, from attempt 1 and under its own id. One that is none is `not_a_dead_letter`.
     pub async fn requeue(&self, id: TaskId, how: &Requeue, key: Option<IdempotencyKey>) -> Result<Changed> {
-        decide::requeue(&self.inner, id, how, key).await
+        let (inner, how) = (Arc::clone(&self.inner), how.clone());
+        to_its_end(async move { decide::requeue(&inner, id, &how, key).await }).await
     }
 
-    /// Starts all dead letters again that fit the query; how many.
+    /// Starts all dead letters again that fit the query; how many. One that cannot be keeps no other from it.
     pub async fn requeue_all(&self, query: TaskQuery) -> Result<u64> {
-        decide::requeue_all(&self.inner, query).await
+        let inner = Arc::clone(&self.inner);
+        to_its_end(async move { decide::requeue_all(&inner, query).await }).await
     }
 
     /// Gives a dead letter up for good. One that is none is `not_a_dead_letter`.
     pub async fn discard(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
-        decide::discard(&self.inner, id, key).await
+        let inner = Arc::clone(&self.inner);
+        to_its_end(async move { decide::discard(&inner, id, key).await }).await
     }
 
     /// Settles entry `index` of a task that waits for a decision. A task that waits for none is `nothing_to_resolve`.
@@ -163,7 +176,8 @@ impl Orchestrator {
         resolution: &Resolution,
         key: Option<IdempotencyKey>,
     ) -> Result<Changed> {
-        decide::resolve(&self.inner, id, index, resolution, key).await
+        let (inner, resolution) = (Arc::clone(&self.inner), resolution.clone());
+        to_its_end(async move { decide::resolve(&inner, id, index, &resolution, key).await }).await
     }
 
     /// A new task whose journal holds what another one recorded before entry `from`; with that one's input unless another is given.
@@ -174,7 +188,8 @@ impl Orchestrator {
         input: Option<Payload>,
         key: Option<IdempotencyKey>,
     ) -> Result<Submitted> {
-        decide::fork(&self.inner, id, from, input, key).await
+        let inner = Arc::clone(&self.inner);
+        to_its_end(async move { decide::fork(&inner, id, from, input, key).await }).await
     }
 
     /// Entries of a task's current journal from index `from` on, at most `limit`.
@@ -325,7 +340,8 @@ impl Orchestrator {
         self.inner.executions.len()
     }
 
-    /// Admits nothing more, lets what runs finish within `grace`, gives the rest back to the queue, and closes the store. A second call does nothing.
+    /// Admits nothing more, lets what runs finish, gives the rest back to the queue, and closes the store, all within `grace`, or within a second if that is
+    /// longer: what cannot be stored by then is taken over by the next start, or by others. A second call does nothing.
     pub async fn shutdown(&self, grace: Duration) -> Result<Drained> {
         self.inner.closing.store(true, Ordering::SeqCst);
         let Some(service) = self.service.lock().unwrap_or_else(PoisonError::into_inner).take() else {
@@ -334,7 +350,9 @@ impl Orchestrator {
         self.inner.runnable.notify_one();
         service.loops.iter().skip(1).for_each(JoinHandle::abort);
         let running = self.running();
-        let _ = tokio::time::timeout(grace, self.inner.executions.drained()).await;
+        let tail = (grace / 5).min(TAIL);
+        let _ = tokio::time::timeout(grace.saturating_sub(tail), self.inner.executions.drained()).await;
+        let tail = (tail / 2).max(LEAST);
         let left = self.running();
         if left > 0 {
             tracing::info!(
@@ -342,19 +360,26 @@ impl Orchestrator {
                 "the grace is over or nothing can end any more; running tasks go back to the queue"
             );
             self.inner.executions.stop_all(Stop::Release);
-            let _ = tokio::time::timeout(RELEASE, self.inner.executions.idle()).await;
+            let _ = tokio::time::timeout(tail, self.inner.executions.idle()).await;
         }
         let released = self.inner.executions.released();
         service.loops.iter().for_each(JoinHandle::abort);
         service.keeping_lease.abort();
         service.end.notify_one();
-        let _ = service.writing.await;
-        if let Err(error) = self.inner.store.part(&self.inner.node()).await {
-            tracing::debug!(error = %error.report(), "this node could not strike itself off the list; its lease lapses");
-        }
-        let closed = self.inner.store.close().await;
+        let writing = service.writing.abort_handle();
+        let closed = tokio::time::timeout(tail, async {
+            let _ = service.writing.await;
+            if let Err(error) = self.inner.store.part(&self.inner.node()).await {
+                tracing::debug!(error = %error.report(), "this node could not strike itself off the list; its lease lapses");
+            }
+            self.inner.store.close().await
+        });
+        let closed = closed.await;
+        writing.abort();
         self.inner.hub.close();
-        closed?;
+        closed.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "the store could not be closed in time").during("shut down"))
+        })?;
         Ok(Drained { finished: running.saturating_sub(released), released })
     }
 }

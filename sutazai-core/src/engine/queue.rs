@@ -1,16 +1,16 @@
-//! The two loops behind the queue: one fetches runnable tasks into free slots, one watches the clock.
+//! The loops behind the queue: one fetches runnable tasks into free slots, one watches the clock, some look for what other processes do.
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     execution::Execution,
     inner::{Inner, SLOW_POLL, backoff},
-    schedules::fire_due,
+    places::OTHERS_PLACES,
     transition::{Command, Refused, apply},
 };
 use crate::{
@@ -28,8 +28,15 @@ pub(crate) async fn dispatch(engine: Arc<Inner>) {
         return;
     }
     let mut failures = 0;
+    // When limits may let something through, whatever else happens.
+    let mut again: Option<Instant> = None;
     loop {
-        engine.runnable.notified().await;
+        tokio::select! {
+            biased;
+            () = engine.runnable.notified() => {}
+            () = sleep_until(again) => {}
+        }
+        again = None;
         if engine.doubt.swap(false, Ordering::SeqCst)
             && let Err(error) = regain(&engine).await
         {
@@ -41,12 +48,15 @@ pub(crate) async fn dispatch(engine: Arc<Inner>) {
         }
         loop {
             let Some(permits) = free_slots(&engine).await else { return };
-            let wanted = permits.len();
+            let (wanted, freed) = (permits.len(), engine.places.freed());
             match claim(&engine, permits).await {
-                Ok(granted) => {
+                Ok(Claimed { count, held_back, until }) => {
                     failures = 0;
-                    engine.backlog.store(granted == wanted, Ordering::SeqCst);
-                    if granted < wanted {
+                    engine.backlog.store(count == wanted, Ordering::SeqCst);
+                    let missed = held_back && !engine.places.wait(freed);
+                    if count < wanted && !missed {
+                        let others = (held_back && engine.store.info().shared).then_some(OTHERS_PLACES);
+                        again = until.into_iter().chain(others).min().map(|pause| Instant::now() + pause);
                         break;
                     }
                 }
@@ -81,19 +91,25 @@ async fn free_slots(engine: &Inner) -> Option<Vec<OwnedSemaphorePermit>> {
     Some(permits)
 }
 
-async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Result<usize> {
+/// What a claim came to.
+#[derive(Default)]
+struct Claimed {
+    count: usize,
+    /// Something waits for another task of its agent or tenant to end.
+    held_back: bool,
+    /// How long a rate holds something back.
+    until: Option<Duration>,
+}
+
+async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Result<Claimed> {
     if !engine.membership.holds() {
-        return Ok(0); // the renewal of the lease wakes the dispatcher
+        return Ok(Claimed::default()); // the renewal of the lease wakes the dispatcher
     }
     let policy = engine.policy().clone();
     let claim = Claim { node: engine.node(), policy, now: engine.clock.now(), limit: permits.len() };
-    let Granted { tasks, from_created, again_at } = engine.store.claim(&claim).await?;
+    let Granted { tasks, from_created, again_at, held_back } = engine.store.claim(&claim).await?;
     engine.queued.fetch_sub(i64::try_from(from_created).unwrap_or(0), Ordering::SeqCst);
-    if let Some(at) = again_at {
-        engine.again_at.store(at.as_millis(), Ordering::SeqCst);
-        engine.due(at);
-    }
-    let granted = tasks.len();
+    let (count, until) = (tasks.len(), again_at.map(|at| engine.clock.now().until(at)));
     for (task, permit) in tasks.into_iter().zip(permits) {
         engine.policy().granted(&task.tenant);
         let Some(registered) = engine.catalogue.get(&task.agent) else {
@@ -109,7 +125,14 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
     for (id, epoch) in engine.take_missed() {
         engine.executions.void(id, epoch);
     }
-    Ok(granted)
+    Ok(Claimed { count, held_back, until })
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Looks in the store for what other processes did: to tasks that somebody here waits for, and to those that are executed here. Until aborted.
@@ -163,7 +186,7 @@ pub(crate) async fn count_queue(engine: Arc<Inner>) {
     let mut pause = Duration::from_secs(1);
     loop {
         tokio::time::sleep(pause).await;
-        let (began, known) = (tokio::time::Instant::now(), engine.queued.load(Ordering::SeqCst));
+        let (began, known) = (Instant::now(), engine.queued.load(Ordering::SeqCst));
         match engine.store.queued().await {
             // What came and went meanwhile is in neither count for sure; the next one is as near.
             Ok(count) => {
@@ -202,18 +225,22 @@ async fn regain(engine: &Inner) -> Result<()> {
 
 /// Ends tasks past their deadline and wakes the dispatcher when a retry is due, until aborted.
 pub(crate) async fn keep_time(engine: Arc<Inner>) {
-    let mut looked = tokio::time::Instant::now();
+    let (mut looked, mut failures) = (Instant::now(), 0);
     loop {
         let now = engine.clock.now();
         if looked.elapsed() >= SLOW_POLL {
-            looked = tokio::time::Instant::now();
+            looked = Instant::now();
             engine.doubt(); // nothing should be held that is not executed; a look now and then makes sure
         }
         let next = match tick(&engine, now).await {
-            Ok(next) => next,
+            Ok(next) => {
+                failures = 0;
+                next
+            }
             Err(error) => {
                 tracing::warn!(error = %error.report(), "due tasks cannot be read");
-                None
+                failures += 1;
+                Some(engine.clock.now().plus(backoff(failures)))
             }
         };
         if engine.store.info().shared {
@@ -231,9 +258,9 @@ pub(crate) async fn keep_time(engine: Arc<Inner>) {
 /// Ends what is overdue; the next moment at which something is due.
 async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> {
     engine.next_due.store(i64::MAX, Ordering::SeqCst);
-    let fire_again = fire_due(engine, now).await?;
     loop {
         let overdue = engine.store.overdue(now, CLAIM).await?;
+        let mut expired_any = false;
         for task in &overdue {
             // Refused: it ended by itself meanwhile, or even was requeued without that deadline.
             let expired = engine.change_with(task.id, None, |task| {
@@ -243,10 +270,12 @@ async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> 
                 std::future::ready(Ok(step.map(|step| (step, Vec::new()))))
             });
             if expired.await?.is_ok() {
-                engine.cancel_children(task.id).await?;
+                expired_any = true;
+                engine.bereaved.notify_one();
             }
         }
-        if overdue.len() < CLAIM {
+        // A page of which none could be ended, for the clock was set back meanwhile, would come again and again.
+        if overdue.len() < CLAIM || !expired_any {
             break;
         }
     }
@@ -257,15 +286,6 @@ async fn tick(engine: &Arc<Inner>, now: Timestamp) -> Result<Option<Timestamp>> 
             engine.store.next_due(now).await?
         }
         later => later,
-    };
-    let next = next.into_iter().chain(fire_again).min();
-    let again = Timestamp::from_millis(engine.again_at.load(Ordering::SeqCst));
-    let next = if again <= now {
-        engine.again_at.store(i64::MAX, Ordering::SeqCst);
-        engine.runnable.notify_one();
-        next
-    } else {
-        Some(next.map_or(again, |next| next.min(again))).filter(|at| *at < Timestamp::NEVER)
     };
     if let Some(at) = next {
         engine.next_due.fetch_min(at.as_millis(), Ordering::SeqCst);

@@ -26,7 +26,8 @@ pub struct Keep {
     pub count: Option<u64>,
 }
 
-/// How long tasks that have ended are kept, by state.
+/// How long tasks that have ended are kept, by state. A task stays longer while an idempotency key of it has not had its day or its webhook is still to be
+/// posted, as [`TaskStore::purge`](crate::store::TaskStore::purge) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Completed ones: 30 days by default.
@@ -109,7 +110,7 @@ async fn sweep(engine: &Inner) -> Result<u64> {
             .map(|ended| ended.id)
             .collect();
         if !old.is_empty() {
-            removed += engine.store.purge(&old).await?;
+            removed += engine.store.purge(&old, now).await?;
         }
         if !full {
             return Ok(removed);

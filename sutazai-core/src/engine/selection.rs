@@ -102,6 +102,8 @@ pub struct Selected {
     /// When the first of the rate limits that held something back lets the next one through. Where the last task that
     /// was read used up the rate, there may turn out to be no next one.
     pub again_at: Option<Timestamp>,
+    /// Whether something waits for another task of its agent or tenant to end, for as many as may run do.
+    pub held_back: bool,
 }
 
 /// A claim under way: says what to read, and picks.
@@ -256,9 +258,10 @@ impl Selection {
         self.settle();
         self.pick();
         let again_at = self.lanes.iter().filter_map(|lane| self.held_until(lane)).min();
+        let held_back = self.lanes.iter().any(|lane| lane.next(self.now).is_some() && !self.has_place(lane));
         let granted = self.agents.into_iter().filter(|agent| agent.granted);
         let rates = granted.map(|agent| Rate { agent: agent.name, tat: agent.tat }).collect();
-        Selected { picks: self.picks, rates, again_at }
+        Selected { picks: self.picks, rates, again_at, held_back }
     }
 
     fn settle(&mut self) {
@@ -277,14 +280,19 @@ impl Selection {
         room.min(below(limits.concurrency, agent.running)).min(rate)
     }
 
+    /// Whether one more task of `lane` may run beside those that do.
+    fn has_place(&self, lane: &Lane) -> bool {
+        let (tenant, concurrency) = (&self.tenants[lane.tenant], lane.limits.and_then(|limits| limits.concurrency));
+        let of_agent = lane.limits.map_or(0, |limits| self.agents[limits.agent].running);
+        below(tenant.limit, tenant.running) > 0 && below(concurrency, of_agent) > 0
+    }
+
     /// When the rate that holds `lane` back, and nothing else does, lets the next one through.
     fn held_until(&self, lane: &Lane) -> Option<Timestamp> {
         let limits = lane.limits?;
-        let (rate, agent, tenant) = (limits.rate?, &self.agents[limits.agent], &self.tenants[lane.tenant]);
-        let held = lane.next(self.now).is_some()
-            && below(tenant.limit, tenant.running) > 0
-            && below(limits.concurrency, agent.running) > 0
-            && rate.room(rate::micros(self.now), agent.tat) == 0;
+        let (rate, agent) = (limits.rate?, &self.agents[limits.agent]);
+        let held =
+            lane.next(self.now).is_some() && self.has_place(lane) && rate.room(rate::micros(self.now), agent.tat) == 0;
         held.then(|| rate.opens_at(agent.tat))
     }
 

@@ -9,7 +9,7 @@ use super::{
     control::Entered,
     execution::Execution,
     handle::TaskHandle,
-    inner::{Inner, key_conflict},
+    inner::{Inner, Place, key_conflict},
     transition::{Command, Transition, create},
     writer::Outcomes,
 };
@@ -17,6 +17,7 @@ use crate::{
     agent::Effects,
     error::{Error, ErrorKind, Fault, Result},
     payload::Payload,
+    schedule::reserved_labels,
     store::{Child, JournalCopy, TaskWrite, WriteOutcome},
     task::{Event, IdempotencyKey, Task, TaskId, TaskRequest},
 };
@@ -36,6 +37,8 @@ struct Checked<'a> {
     step: Transition,
     key: Option<IdempotencyKey>,
     journal: Option<JournalCopy>,
+    /// It comes from outside, for which the queue has a limit.
+    outside: bool,
 }
 
 /// A task on its way to the store, and what is to follow.
@@ -53,13 +56,14 @@ enum Then {
     Gone,
     /// Its agent begins once it is stored.
     Run(Box<Execution>, Entered),
-    /// No slot is free: the dispatcher will fetch it once it is stored.
-    Queue,
+    /// No slot is free: the dispatcher will fetch it once it is stored. It has a place in the queue if that has a limit for it.
+    Queue(Option<Place>),
 }
 
 /// Submits and gives a handle that sees the task's end without asking the store.
 pub(crate) async fn submit(engine: &Arc<Inner>, request: TaskRequest) -> Result<TaskHandle> {
-    let checked = check(engine, request).await?;
+    let keyed = request.idempotency_key.is_some();
+    let checked = check(engine, request, keyed).await?;
     let subscription = engine.hub.subscribe(checked.step.task.id);
     let submitted = send_one(engine, checked).await?;
     let subscription = (!submitted.replayed && !submitted.task.state.is_terminal()).then_some(subscription);
@@ -74,7 +78,7 @@ pub(crate) async fn fork(
     of: &Task,
     key: Option<IdempotencyKey>,
 ) -> Result<Submitted> {
-    let mut checked = check(engine, request).await?;
+    let mut checked = check(engine, request, key.is_some()).await?;
     let task = &mut checked.step.task;
     task.agent_version = Arc::clone(&of.agent_version);
     // Its first attempt comes after all that is copied: failures do not count for it.
@@ -124,7 +128,8 @@ impl Newborn {
 
 /// Submits one task.
 pub(crate) async fn submit_request(engine: &Arc<Inner>, request: TaskRequest) -> Result<Submitted> {
-    let checked = check(engine, request).await?;
+    let keyed = request.idempotency_key.is_some();
+    let checked = check(engine, request, keyed).await?;
     send_one(engine, checked).await
 }
 
@@ -145,7 +150,8 @@ pub(crate) async fn submit_batch(engine: &Arc<Inner>, requests: Vec<TaskRequest>
     let mut answers = Vec::with_capacity(requests.len());
     let mut accepted = Vec::with_capacity(requests.len());
     for request in requests {
-        match check(engine, request).await {
+        let keyed = request.idempotency_key.is_some();
+        match check(engine, request, keyed).await {
             Ok(checked) => {
                 accepted.push(checked);
                 answers.push(None);
@@ -157,10 +163,17 @@ pub(crate) async fn submit_batch(engine: &Arc<Inner>, requests: Vec<TaskRequest>
     answers.into_iter().filter_map(|answer| answer.or_else(|| stored.next())).collect()
 }
 
-async fn check(engine: &Inner, request: TaskRequest) -> Result<Checked<'_>> {
-    engine.has_room()?;
+/// Checks a request from outside. One with a key may repeat another, which is answered though the queue be full, and is asked for later.
+async fn check(engine: &Inner, request: TaskRequest, keyed: bool) -> Result<Checked<'_>> {
+    if !keyed {
+        engine.has_room()?;
+    }
+    let reserved = reserved_labels(&request.labels);
+    if !reserved.is_empty() {
+        return Err(Error::invalid("a label belongs to schedules", reserved).during("submit task"));
+    }
     let id = engine.ids.next(&*engine.clock);
-    check_as(engine, request, id).await
+    Ok(Checked { outside: true, ..check_as(engine, request, id).await? })
 }
 
 async fn check_as(engine: &Inner, request: TaskRequest, id: TaskId) -> Result<Checked<'_>> {
@@ -172,7 +185,8 @@ async fn check_as(engine: &Inner, request: TaskRequest, id: TaskId) -> Result<Ch
     check_input(registered, &request.input)?;
     let key = request.key()?;
     let (name, version) = (Arc::clone(&registered.name), Arc::clone(&registered.version));
-    Ok(Checked { registered, step: create(id, name, version, request, engine.clock.now()), key, journal: None })
+    let step = create(id, name, version, request, engine.clock.now());
+    Ok(Checked { registered, step, key, journal: None, outside: false })
 }
 
 /// Refuses an input that the agent could not use.
@@ -195,19 +209,53 @@ async fn send_one(engine: &Arc<Inner>, checked: Checked<'_>) -> Result<Submitted
 async fn send(engine: &Arc<Inner>, checked: Vec<Checked<'_>>) -> Vec<Result<Submitted>> {
     let mut tasks = Vec::with_capacity(checked.len());
     let mut writes = Vec::with_capacity(checked.len());
-    for mut one in checked {
-        let (key, journal) = (one.key.take(), one.journal.take());
+    let mut refused = Vec::new();
+    for (index, mut one) in checked.into_iter().enumerate() {
+        let (key, journal, outside) = (one.key.take(), one.journal.take(), one.outside);
         let waits = key.is_some() || journal.is_some();
-        let (task, events, then) = if waits { prepare_late(engine, one) } else { prepare(engine, one).await };
+        let full = if outside && key.is_some() { engine.has_room().err() } else { None };
+        let (task, events, mut then) = match &full {
+            Some(_) => (Arc::new(one.step.task), Vec::new(), Then::Queue(None)),
+            None if waits => prepare_late(engine, one),
+            None => prepare(engine, one).await,
+        };
+        if let (Then::Queue(place), true) = (&mut then, outside) {
+            match full.map_or_else(|| engine.reserve(), Err) {
+                Ok(reserved) => *place = Some(reserved),
+                Err(full) => {
+                    refused.push((index, replay(engine, key.as_ref(), &task, full).await));
+                    continue;
+                }
+            }
+        }
         tasks.push(Prepared { task: Arc::clone(&task), then });
         writes.push(TaskWrite::Insert { task, events, key, journal });
+    }
+    let mut answers = store(engine, tasks, writes).await;
+    for (index, answer) in refused {
+        answers.insert(index.min(answers.len()), answer);
+    }
+    answers
+}
+
+/// The answer to a submit that found the queue full: what its key has led to before, or the refusal.
+async fn replay(engine: &Inner, key: Option<&IdempotencyKey>, task: &Task, full: Error) -> Result<Submitted> {
+    match engine.replayed(key, task).await? {
+        Some(known) => Ok(Submitted { task: known.task, replayed: true }),
+        None => Err(full),
+    }
+}
+
+async fn store(engine: &Arc<Inner>, mut tasks: Vec<Prepared>, writes: Vec<TaskWrite>) -> Vec<Result<Submitted>> {
+    if writes.is_empty() {
+        return Vec::new();
     }
     let answer = engine.writer.send(writes).await;
     let mut owner = false;
     for Prepared { then, .. } in &mut tasks {
         // Only now: its own writes must come after its insert.
         then.begin_unless_it_waits();
-        owner |= matches!(then, Then::Run(..) | Then::Queue);
+        owner |= matches!(then, Then::Run(..) | Then::Queue(_));
     }
     if !owner {
         return finish(engine, tasks, answer.outcomes().await).await;
@@ -246,7 +294,7 @@ async fn prepare(engine: &Arc<Inner>, checked: Checked<'_>) -> (Arc<Task>, Vec<E
             let (task, events) = execution.take_image();
             (task, events, if early { Then::GoOn(execution, entered) } else { Then::Run(execution, entered) })
         }
-        Err(step) => (Arc::new(step.task), step.events, Then::Queue),
+        Err(step) => (Arc::new(step.task), step.events, Then::Queue(None)),
     }
 }
 
@@ -258,7 +306,7 @@ fn prepare_late(engine: &Arc<Inner>, checked: Checked<'_>) -> (Arc<Task>, Vec<Ev
             let (task, events) = execution.take_image();
             (task, events, Then::Run(execution, entered))
         }
-        Err(step) => (Arc::new(step.task), step.events, Then::Queue),
+        Err(step) => (Arc::new(step.task), step.events, Then::Queue(None)),
     }
 }
 
@@ -315,8 +363,11 @@ async fn follow(engine: &Arc<Inner>, task: &Arc<Task>, then: Then) {
         Then::Conclude(mut execution) => execution.after_end().await,
         Then::GoOn(execution, entered) | Then::Run(execution, entered) => drop(tokio::spawn(execution.run(entered))),
         Then::Gone => {}
-        Then::Queue => {
-            engine.queued.fetch_add(1, Ordering::SeqCst);
+        Then::Queue(place) => {
+            match place {
+                Some(place) => place.keep(),
+                None => drop(engine.queued.fetch_add(1, Ordering::SeqCst)),
+            }
             engine.queued_one();
         }
     }

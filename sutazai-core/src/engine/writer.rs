@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{control::Executions, hub::Hub, inner::shut_down, observer::Observer};
+use super::{control::Executions, hub::Hub, inner::shut_down, observer::Observer, places::Places};
 use crate::{
     error::{Error, Result},
     store::{TaskStore, TaskWrite, WriteOutcome},
@@ -228,6 +228,7 @@ pub(crate) struct Announcer {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) executions: Arc<Executions>,
     pub(crate) runnable: Arc<Notify>,
+    pub(crate) places: Arc<Places>,
 }
 
 impl Committed for Announcer {
@@ -239,7 +240,11 @@ impl Committed for Announcer {
             TaskWrite::Append { children, .. } => {
                 children.iter().for_each(|child| self.changed(&child.task, &child.events))
             }
-            TaskWrite::Signal { .. } => {}
+            TaskWrite::Signal { task, .. } => {
+                if !self.executions.poke(*task) {
+                    self.runnable.notify_one();
+                }
+            }
         }
     }
 }
@@ -253,10 +258,10 @@ impl Announcer {
         }
         self.hub.publish(task);
         // The store has woken its parent; one that is executed here sees it by itself.
-        if let Some(parent) = task.parent_id
-            && task.state.is_terminal()
-            && !self.executions.contains(parent)
-        {
+        let parent = task.parent_id.filter(|_| task.state.is_terminal());
+        let wakes_parent = parent.is_some_and(|parent| !self.executions.told(parent));
+        let frees_place = task.node.is_none() && self.places.free();
+        if wakes_parent || frees_place {
             self.runnable.notify_one();
         }
     }

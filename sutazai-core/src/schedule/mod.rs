@@ -34,7 +34,7 @@ pub use self::{
 use crate::{
     clock::Timestamp,
     error::{Error, Fault, Result},
-    task::TaskRequest,
+    task::{Labels, TaskRequest},
 };
 
 /// The time zone of schedules that name none.
@@ -48,6 +48,16 @@ pub const MAX_INTERVAL_MS: u64 = 3_155_760_000_000;
 
 /// The label that tells which schedule a task comes from.
 pub const SCHEDULE_LABEL: &str = "schedule";
+
+/// The label that tells for which moment the task of a schedule comes.
+pub const MOMENT_LABEL: &str = "schedule_at";
+
+/// Faults for the labels in `labels` that only a schedule sets: overlap policies go by them.
+pub(crate) fn reserved_labels(labels: &Labels) -> Vec<Fault> {
+    let reserved = [SCHEDULE_LABEL, MOMENT_LABEL].into_iter().filter(|name| labels.contains_key(*name));
+    let fault = |name| Fault::new(format!("/labels/{name}"), "this label is set by schedules; leave it out");
+    reserved.map(fault).collect()
+}
 
 /// A rule by which tasks come by themselves, in the shape of the API.
 ///
@@ -144,9 +154,7 @@ impl Schedule {
         if let Err(error) = self.request().check() {
             faults.extend(error.faults().iter().map(|fault| fault.clone().below("/task")));
         }
-        if self.task.labels.contains_key(SCHEDULE_LABEL) {
-            faults.push(Fault::new("/task/labels/schedule", "this label is set by the schedule; leave it out"));
-        }
+        faults.extend(reserved_labels(&self.task.labels).into_iter().map(|fault| fault.below("/task")));
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid("the schedule is wrong", faults)) }
     }
 

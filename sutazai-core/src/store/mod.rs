@@ -5,8 +5,8 @@ mod vector;
 
 pub use self::{
     task::{
-        Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, NodeRecord, Page, Posted, QueueDepths, Recalled,
-        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
+        Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, KEY_LIFE, NodeRecord, POST_LIFE, Page, Posted,
+        QueueDepths, Recalled, ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

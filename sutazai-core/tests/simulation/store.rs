@@ -71,6 +71,10 @@ impl TaskStore for SimStore {
         self.call("held_by", self.world.memory.held_by(node, limit)).await
     }
 
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>> {
+        self.call("ended_parents", self.world.memory.ended_parents(limit)).await
+    }
+
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
         self.call("overdue", self.world.memory.overdue(now, limit)).await
     }
@@ -179,8 +183,8 @@ impl TaskStore for SimStore {
         self.call("nth_newest", self.world.memory.nth_newest(state, n)).await
     }
 
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
-        self.call("purge", self.world.memory.purge(tasks)).await
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
+        self.call("purge", self.world.memory.purge(tasks, now)).await
     }
 
     async fn ping(&self) -> Result<()> {

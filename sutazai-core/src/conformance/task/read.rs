@@ -226,7 +226,8 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
         store.remember(&key, &nothing, START).await.err(),
         store.ended(None, START, 1).await.err(),
         store.nth_newest(TaskState::Failed, 0).await.err(),
-        store.purge(&[id]).await.err(),
+        store.purge(&[id], START).await.err(),
+        store.ended_parents(1).await.err(),
         store.ping().await.err(),
     ];
     for error in errors {

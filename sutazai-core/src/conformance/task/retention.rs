@@ -6,7 +6,7 @@ use super::{Life, START, at, entries, holds, key, request, store_all, wake::sign
 use crate::{
     engine::Command,
     error::Result,
-    store::{Ended, Recalled, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
+    store::{Ended, KEY_LIFE, POST_LIFE, Posted, Recalled, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
     task::{TaskId, TaskState},
 };
 
@@ -94,10 +94,10 @@ pub async fn what_is_purged_leaves_nothing_behind(store: &dyn TaskStore) -> Resu
         }
         assert_eq!(store.write(&batch).await?, vec![WriteOutcome::Applied; 4]);
     }
-    let unknown = Life::new().id();
-    assert_eq!(store.purge(&[]).await?, 0);
-    assert_eq!(store.purge(&[gone.id(), unknown, gone.id()]).await?, 1);
-    assert_eq!(store.purge(&[gone.id()]).await?, 0);
+    let (unknown, later) = (Life::new().id(), START.plus(POST_LIFE).plus(KEY_LIFE));
+    assert_eq!(store.purge(&[], later).await?, 0);
+    assert_eq!(store.purge(&[gone.id(), unknown, gone.id()], later).await?, 1);
+    assert_eq!(store.purge(&[gone.id()], later).await?, 0);
 
     let id = gone.id();
     assert_eq!(store.load(&[id]).await?, [None]);
@@ -129,16 +129,65 @@ pub async fn what_has_not_ended_is_not_purged(store: &dyn TaskStore) -> Result<(
     store_all(store, [parent.then(Command::Cancel, at(1)), child.claimed()]).await?;
     let lives = mixed(store).await?;
     let all: Vec<_> = lives.iter().map(Life::id).collect();
-    assert_eq!(store.purge(&all).await?, 5);
+    assert_eq!(store.purge(&all, at(9)).await?, 5);
     for life in &lives {
         let found = super::load_one(store, life.id()).await?;
         assert_eq!(found.as_ref(), (!life.task().state.is_terminal()).then_some(life.task()));
     }
-    assert_eq!(store.purge(&[parent.id(), child.id()]).await?, 1);
+    assert_eq!(store.purge(&[parent.id(), child.id()], at(9)).await?, 1);
     holds(store, &child).await?;
     store_all(store, [child.completed()]).await?;
     holds(store, &child).await?;
     let query = TaskQuery { parent: Some(parent.id()), limit: 10, ..TaskQuery::default() };
     assert_eq!(store.list(&query).await?.items.len(), 1, "a child says whose it was");
+    Ok(())
+}
+
+/// A key keeps its task for a day after the end, and a day after it was used for a task that was there.
+pub async fn a_key_keeps_its_task_for_a_day(store: &dyn TaskStore) -> Result<()> {
+    let day = |millis| at(millis).plus(KEY_LIFE);
+    let mut born = Life::new().with_key(key("insert", 1));
+    let mut told = Life::new();
+    let again = TaskWrite::Insert {
+        task: born.step.task.clone().into(),
+        events: Vec::new(),
+        key: Some(key("insert", 1)),
+        journal: None,
+    };
+    store_all(store, [born.claimed(), &mut told]).await?;
+    let signal = TaskWrite::Signal { task: told.id(), signal: signal("go", 50), key: Some(key("signal", 1)) };
+    told.step.task.wakes = 1;
+    assert_eq!(store.write(&[signal]).await?, [WriteOutcome::Applied]);
+    store_all(store, [born.then(Command::Cancel, at(20)), told.then(Command::Cancel, at(60))]).await?;
+    assert_eq!(store.purge(&[born.id(), told.id()], day(19)).await?, 0);
+    let replayed = store.write(&[again]).await?;
+    assert_eq!(replayed, [WriteOutcome::Replayed(Box::new(born.task().clone()))]);
+    assert_eq!(store.purge(&[born.id(), told.id()], day(20)).await?, 1);
+    assert_eq!(store.purge(&[born.id(), told.id()], day(59)).await?, 0);
+    assert_eq!(store.purge(&[born.id(), told.id()], day(60)).await?, 1);
+    Ok(())
+}
+
+/// A task with news to be posted stays until they are posted or given up, but not for ever.
+pub async fn news_to_be_posted_keep_their_task(store: &dyn TaskStore) -> Result<()> {
+    let mut lives: Vec<_> = (0..4).map(|_| Life::of(request().webhook("http://127.0.0.1:9/"))).collect();
+    store_all(store, &mut lives).await?;
+    store_all(store, lives.iter_mut().map(|life| life.then(Command::Cancel, at(5)))).await?;
+    let ids: Vec<_> = lives.iter().map(Life::id).collect();
+    let mut taken = store.deliveries(at(6), 10, Duration::from_secs(60)).await?;
+    taken.sort_by_key(|delivery| delivery.task);
+    assert_eq!(taken.iter().map(|delivery| delivery.task).collect::<Vec<_>>(), ids);
+    assert_eq!(store.purge(&ids, at(7)).await?, 0);
+    let whats = [
+        Posted::UpTo(lives[0].task().revision.seq),
+        Posted::GivenUp { posted: 0, failures: 1, why: "gone".into() },
+        Posted::Later { posted: 0, failures: 1, due_at: at(90_000) },
+    ];
+    for (taken, what) in taken.iter().zip(&whats) {
+        assert!(store.posted(taken, what, at(8)).await?);
+    }
+    assert_eq!(store.purge(&ids, at(9)).await?, 2);
+    assert_eq!(store.purge(&ids, at(4).plus(POST_LIFE)).await?, 0);
+    assert_eq!(store.purge(&ids, at(5).plus(POST_LIFE)).await?, 2, "nobody is there who posts");
     Ok(())
 }

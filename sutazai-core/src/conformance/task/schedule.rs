@@ -71,7 +71,7 @@ pub async fn schedules_change_at_their_revision(store: &dyn TaskStore) -> Result
     Ok(())
 }
 
-/// What fires next at or before a moment is due then; what has no next moment never is.
+/// What fires next at or before a moment is due then, the earliest first; what has no next moment never is.
 pub async fn schedules_come_due(store: &dyn TaskStore) -> Result<()> {
     for (name, next) in [("a", Some(at(10))), ("b", Some(at(20))), ("c", None), ("d", Some(at(20)))] {
         assert!(store.put_schedule(&scheduled(name, next), None).await?);
@@ -86,6 +86,7 @@ pub async fn schedules_come_due(store: &dyn TaskStore) -> Result<()> {
     assert_eq!(due(10, 10).await?, ["a"]);
     assert_eq!(due(90_000, 10).await?, ["a", "b", "d"]);
     assert_eq!(due(90_000, 2).await?.len(), 2);
+    assert_eq!(due(90_000, 1).await?, ["a"]);
     let fired = ScheduleRecord { next: Some(at(30)), revision: 2, ..scheduled("a", None) };
     assert!(store.put_schedule(&fired, Some(1)).await?);
     assert!(store.drop_schedule("b").await?);

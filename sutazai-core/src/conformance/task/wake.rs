@@ -1,6 +1,6 @@
 //! What signals and wakes guarantee: none is lost, and none makes a task run that waits for something else.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Life, START, at, claim::ids, claim_of, entry, holds, key, load_one, request, store_all, write_one};
 use crate::{
@@ -243,5 +243,31 @@ pub async fn wakes_are_counted_by_the_store(store: &dyn TaskStore) -> Result<()>
     assert_eq!(granted.iter().map(|task| task.wakes).collect::<Vec<_>>(), [5]);
     let held = store.held_by(&super::node(), 10).await?;
     assert_eq!(held.iter().map(|held| held.task.wakes).collect::<Vec<_>>(), [5]);
+    Ok(())
+}
+
+/// A parent that has ended, or is gone, is found as long as a task lives that must end with it.
+pub async fn ended_parents_of_living_children_are_found(store: &dyn TaskStore) -> Result<()> {
+    let child_of = |parent: TaskId, detached: bool| {
+        let mut asked = request();
+        (asked.parent_id, asked.detached) = (Some(parent), detached);
+        Life::of(asked)
+    };
+    let (mut lives, mut ends, mut alone, unknown) = (Life::new(), Life::new(), Life::new(), Life::new().id());
+    let mut children = [child_of(ends.id(), false), child_of(ends.id(), false)];
+    let mut others =
+        [child_of(lives.id(), false), child_of(alone.id(), true), child_of(unknown, true), child_of(unknown, false)];
+    store_all(store, [&mut lives, &mut ends, &mut alone]).await?;
+    store_all(store, children.iter_mut().chain(&mut others)).await?;
+    assert_eq!(store.ended_parents(10).await?, [unknown]);
+    store_all(store, [ends.then(Command::Cancel, at(1)), alone.then(Command::Expire, at(1))]).await?;
+    let found: BTreeSet<_> = store.ended_parents(10).await?.into_iter().collect();
+    assert_eq!(found, BTreeSet::from([ends.id(), unknown]));
+    assert_eq!((store.ended_parents(1).await?.len(), store.ended_parents(0).await?.len()), (1, 0));
+    store_all(store, [others[3].then(Command::Cancel, at(2)), children[0].claimed()]).await?;
+    assert_eq!(store.ended_parents(10).await?, [ends.id()], "whatever the child's state");
+    let [first, second] = &mut children;
+    store_all(store, [first.completed(), second.then(Command::Cancel, at(2))]).await?;
+    assert_eq!(store.ended_parents(10).await?, []);
     Ok(())
 }

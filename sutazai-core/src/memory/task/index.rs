@@ -38,6 +38,8 @@ pub(super) struct Indexes {
     live: BTreeSet<TaskId>,
     over: BTreeSet<TaskId>,
     children: BTreeSet<(TaskId, TaskId)>,
+    /// Those of them that have not ended and must end with their parent.
+    dependents: BTreeSet<(TaskId, TaskId)>,
     /// Grows whenever something is put into a sub-queue.
     queued: u64,
 }
@@ -51,6 +53,9 @@ impl Indexes {
         place(which, task.id, present);
         if let Some(parent) = task.parent_id {
             place(&mut self.children, (parent, task.id), present);
+            if !task.detached && !task.state.is_terminal() {
+                place(&mut self.dependents, (parent, task.id), present);
+            }
         }
         match task.state {
             TaskState::Created | TaskState::Waiting => {
@@ -184,6 +189,12 @@ impl Indexes {
             before.map_or(Bound::Included((parent, TaskId::from_bytes(LAST))), |id| Bound::Excluded((parent, id)));
         let start = Bound::Included((parent, TaskId::from_bytes(FIRST)));
         self.children.range((start, end)).rev().map(|(_, child)| *child)
+    }
+
+    /// Every parent of a task that must end with it, once.
+    pub(super) fn depended_on(&self) -> impl Iterator<Item = TaskId> {
+        let mut last = None;
+        self.dependents.iter().map(|(parent, _)| *parent).filter(move |parent| last.replace(*parent) != Some(*parent))
     }
 
     /// Grows whenever something may have become runnable.

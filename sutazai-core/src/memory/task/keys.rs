@@ -3,18 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
     clock::Timestamp,
     payload::Payload,
-    store::Recalled,
+    store::{KEY_LIFE, Recalled},
     task::{IdempotencyKey, TaskId},
 };
-
-/// How long an answer that belongs to no task is kept.
-const ANSWERS: Duration = Duration::from_secs(24 * 3_600);
 
 /// A key in its tenant.
 pub(super) type KeyName = (Arc<str>, Arc<str>);
@@ -33,7 +29,8 @@ struct FirstUse {
 }
 
 enum User {
-    Task(TaskId),
+    /// And when it was used, if the task was there before.
+    Task(TaskId, Option<Timestamp>),
     Request(Payload),
 }
 
@@ -42,16 +39,25 @@ impl Keys {
     pub(super) fn repeats(&mut self, key: &IdempotencyKey, now: Timestamp) -> Option<Option<TaskId>> {
         self.forget_answers(now);
         self.uses.get(&name(key)).map(|first| match first.by {
-            User::Task(task) if first.fingerprint == key.fingerprint => Some(task),
+            User::Task(task, _) if first.fingerprint == key.fingerprint => Some(task),
             _ => None,
         })
     }
 
-    /// A write of `task` uses the key.
-    pub(super) fn used(&mut self, key: &IdempotencyKey, task: TaskId) -> KeyName {
+    /// A write of `task` uses the key; `at` if the task was there before.
+    pub(super) fn used(&mut self, key: &IdempotencyKey, task: TaskId, at: Option<Timestamp>) -> KeyName {
         let name = name(key);
-        self.uses.insert(name.clone(), FirstUse { fingerprint: key.fingerprint, by: User::Task(task) });
+        self.uses.insert(name.clone(), FirstUse { fingerprint: key.fingerprint, by: User::Task(task, at) });
         name
+    }
+
+    /// Whether a key was used for a task that was there less than a day before `now`.
+    pub(super) fn is_held(&self, name: &KeyName, now: Timestamp) -> bool {
+        let at = self.uses.get(name).and_then(|first| match first.by {
+            User::Task(_, at) => at,
+            User::Request(_) => None,
+        });
+        at.is_some_and(|at| at.plus(KEY_LIFE) > now)
     }
 
     /// What is known of a key that belongs to no task.
@@ -71,7 +77,7 @@ impl Keys {
         self.forget_answers(now);
         let name = name(key);
         if !self.uses.contains_key(&name) {
-            self.answers.insert((asked.plus(ANSWERS), name.clone()));
+            self.answers.insert((asked.plus(KEY_LIFE), name.clone()));
             self.uses.insert(name, FirstUse { fingerprint: key.fingerprint, by: User::Request(answer.clone()) });
         }
     }

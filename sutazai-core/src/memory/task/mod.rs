@@ -156,6 +156,12 @@ impl TaskStore for MemoryTaskStore {
         Ok(state.indexes.held_by(node).take(limit).filter_map(|id| state.held(id)).collect())
     }
 
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>> {
+        let state = self.open()?;
+        let ended = |id: &TaskId| state.task(*id).is_none_or(|task| task.state.is_terminal());
+        Ok(state.indexes.depended_on().filter(ended).take(limit).collect())
+    }
+
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
         let state = self.open()?;
         let found = state.indexes.overdue(now).take(limit).filter_map(|id| state.task(id));
@@ -286,8 +292,8 @@ impl TaskStore for MemoryTaskStore {
         Ok(self.open()?.indexes.in_state(state).iter().rev().nth(n).copied())
     }
 
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
-        Ok(self.open()?.purge(tasks))
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
+        Ok(self.open()?.purge(tasks, now))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -89,6 +89,11 @@ impl Outbox {
         Page { items, more: limit > 0 && found.next().is_some() }
     }
 
+    /// Whether something of a task is still to be posted.
+    pub(super) fn is_due(&self, task: TaskId) -> bool {
+        self.rows.get(&task).is_some_and(|row| row.due_at.is_some())
+    }
+
     /// The task is gone.
     pub(super) fn drop(&mut self, task: TaskId) {
         self.set_due(task, None);

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     engine::{self, Command, Selection},
-    store::{Child, Claim, Granted, Held, JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
+    store::{Child, Claim, Granted, Held, JournalCopy, KEY_LIFE, POST_LIFE, TaskQuery, TaskWrite, WriteOutcome},
     task::{Entry, Event, EventKind, NumberedEvent, Revision, Signal, Task, TaskId, TaskState, Wait},
 };
 
@@ -107,7 +107,12 @@ impl State {
             return WriteOutcome::Stale;
         }
         if let Some(key) = write.key() {
-            let name = self.keys.used(key, write.id());
+            let at = match write {
+                TaskWrite::Update { events, .. } => events.last().map(|event| event.at),
+                TaskWrite::Signal { signal, .. } => Some(signal.at),
+                TaskWrite::Insert { .. } | TaskWrite::Append { .. } => None,
+            };
+            let name = self.keys.used(key, write.id(), at);
             if let Some(row) = self.rows.get_mut(&write.id()) {
                 row.keys.push(name);
             }
@@ -278,10 +283,10 @@ impl State {
         }
     }
 
-    pub(super) fn purge(&mut self, ids: &[TaskId]) -> u64 {
+    pub(super) fn purge(&mut self, ids: &[TaskId], now: Timestamp) -> u64 {
         let mut count = 0;
         for id in ids {
-            if self.task(*id).is_some_and(|task| task.state.is_terminal()) {
+            if self.rows.get(id).is_some_and(|row| self.has_had_its_day(row, now)) {
                 self.remove(*id);
                 count += 1;
             }
@@ -289,10 +294,22 @@ impl State {
         count
     }
 
+    /// Whether a task has ended and nobody relies on it any more.
+    fn has_had_its_day(&self, row: &Row, now: Timestamp) -> bool {
+        let Some(end) = row.task.finished_at.filter(|_| row.task.state.is_terminal()) else { return false };
+        let since = |life| end > now.minus(life);
+        let keyed = row.keys.iter().any(|name| since(KEY_LIFE) || self.keys.is_held(name, now));
+        let posts = since(POST_LIFE) && self.outbox.is_due(row.task.id);
+        !keyed && !posts
+    }
+
     // ---- claims ----
 
     pub(super) fn claim(&mut self, claim: &Claim) -> Granted {
         let (policy, now) = (&claim.policy, claim.now);
+        if claim.limit == 0 {
+            return Granted::default();
+        }
         let rates: Vec<_> =
             self.rates.iter().map(|(agent, tat)| engine::Rate { agent: Arc::clone(agent), tat: *tat }).collect();
         let (heads, running) = (self.indexes.heads(policy), self.indexes.running());
@@ -308,7 +325,8 @@ impl State {
         }
         let selected = selection.finish();
         self.rates.extend(selected.rates.into_iter().map(|rate| (rate.agent, rate.tat)));
-        let mut granted = Granted { tasks: Vec::new(), from_created: 0, again_at: selected.again_at };
+        let (again_at, held_back) = (selected.again_at, selected.held_back);
+        let mut granted = Granted { tasks: Vec::new(), from_created: 0, again_at, held_back };
         for id in selected.picks {
             let Some(before) = self.task(id) else { continue };
             let created = before.state == TaskState::Created;

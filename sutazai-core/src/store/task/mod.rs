@@ -38,6 +38,12 @@ pub struct StoreInfo {
 /// Tells an engine that something may be runnable; quick, and harmless when there is nothing. A store may forget one that its engine has dropped.
 pub type WakeUp = Arc<dyn Fn() + Send + Sync>;
 
+/// How long an idempotency key is kept after the end of its task, and the answer to a request that belongs to no task.
+pub const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long the end of a task waits at most to be posted before the task may be purged: nobody may be there who posts.
+pub const POST_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// What is known of an idempotency key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recalled {
@@ -84,6 +90,10 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Tasks `assigned` to or `running` on `node`, at most `limit`, in any order.
     async fn held_by(&self, node: &NodeId, limit: usize) -> Result<Vec<Held>>;
+
+    /// Tasks that have ended, or are not there any more, although tasks live that they called for and that are not detached; each once, at most `limit`, in any
+    /// order. Costs what lives costs, not what is kept.
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>>;
 
     /// Tasks that have not ended and whose deadline is at or before `now`, at most `limit`.
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>>;
@@ -150,7 +160,7 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Schedules by name, after the one called `after`.
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Page<ScheduleRecord>>;
 
-    /// Schedules with `next ≤ now`, at most `limit`.
+    /// Schedules with `next ≤ now`, at most `limit`, the earliest first.
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<ScheduleRecord>>;
 
     /// Removes a schedule; false if there is none.
@@ -186,9 +196,10 @@ pub trait TaskStore: Send + Sync + 'static {
     /// The `n`th newest (from 0) of the tasks in a state.
     async fn nth_newest(&self, state: TaskState, n: u64) -> Result<Option<TaskId>>;
 
-    /// Removes tasks that have ended, with their events, journals, signals and deliveries, and says how many there were; others are left alone. Their
-    /// idempotency keys go as well.
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64>;
+    /// Removes tasks that have ended, with their events, journals, signals, deliveries and idempotency keys, and says how many there were. Others are left
+    /// alone, and so is what somebody may still rely on at `now`: a task one of whose keys has not had its day ([`KEY_LIFE`] after the end of the task, or after
+    /// the key was used for a task that was there), and one with news to be posted that ended less than [`POST_LIFE`] ago.
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64>;
 
     // ---- the store itself ----
 

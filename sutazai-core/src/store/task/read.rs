@@ -30,6 +30,8 @@ pub struct Granted {
     pub from_created: usize,
     /// When a rate limit that held something back lets the next one through.
     pub again_at: Option<Timestamp>,
+    /// Whether something was left because as many tasks of its agent or tenant run as may: the end of one of them makes room.
+    pub held_back: bool,
 }
 
 /// A task that a node holds.

@@ -135,7 +135,7 @@ async fn claim_under(lease: &mut Lease, schema: &str, claim: &Claim, heads: Vec<
     }
     keep_rates(lease, &selected.rates).await?;
     let tasks = batch.iter().filter_map(TaskWrite::image).map(|task| Task::clone(task)).collect();
-    Ok(Granted { tasks, from_created, again_at: selected.again_at })
+    Ok(Granted { tasks, from_created, again_at: selected.again_at, held_back: selected.held_back })
 }
 
 async fn heads(lease: &mut Lease, claim: &Claim) -> Result<Vec<Head>> {

@@ -191,6 +191,13 @@ impl TaskStore for PostgresStore {
         .await
     }
 
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>> {
+        self.ask(Purpose::Search, "look for children of ended tasks", |mut lease| async move {
+            read::ended_parents(&mut lease, limit).await
+        })
+        .await
+    }
+
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
         self.ask(
             Purpose::Look,
@@ -359,8 +366,8 @@ impl TaskStore for PostgresStore {
         .await
     }
 
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
-        self.change("purge tasks", |mut lease| async move { upkeep::purge(&mut lease, tasks).await }).await
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
+        self.change("purge tasks", |mut lease| async move { upkeep::purge(&mut lease, tasks, now).await }).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -48,6 +48,16 @@ pub(super) async fn held_by(lease: &mut Lease, node: &NodeId, most: usize) -> Re
     lease.rows(safe(sql), text.arguments).await?.iter().map(held).collect()
 }
 
+pub(super) async fn ended_parents(lease: &mut Lease, most: usize) -> Result<Vec<TaskId>> {
+    let mut text = Text::default();
+    text.add(limit(most))?;
+    let sql = format!(
+        "SELECT DISTINCT c.parent_id FROM tasks AS c WHERE c.parent_id IS NOT NULL AND c.detached IS NULL AND c.{LIVE} \
+         AND NOT EXISTS (SELECT 1 FROM tasks AS p WHERE p.id = c.parent_id AND p.{LIVE}) LIMIT $1"
+    );
+    lease.rows(safe(sql), text.arguments).await?.iter().map(|row| Columns::of(row).id()).collect()
+}
+
 pub(super) async fn overdue(lease: &mut Lease, now: Timestamp, most: usize) -> Result<Vec<Task>> {
     let mut text = Text::default();
     text.add(now.as_millis())?;

@@ -8,7 +8,7 @@ use std::{
 use sutazai_core::{
     Error, Payload,
     clock::{Clock, SystemClock, Timestamp},
-    store::{Ended, Recalled},
+    store::{Ended, KEY_LIFE, POST_LIFE, Recalled},
     task::{IdempotencyKey, TaskId, TaskState},
 };
 use tokio::time::sleep;
@@ -102,12 +102,18 @@ pub(super) async fn nth_newest(lease: &mut Lease, state: TaskState, n: u64) -> R
     rows.first().map(|row| Columns::of(row).id()).transpose()
 }
 
-pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId]) -> Result<u64> {
+pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
     let mut ids = tasks.to_vec();
     ids.sort_unstable();
     let mut text = Text::default();
     text.add(uuids(&ids))?;
-    let sql = "WITH gone AS MATERIALIZED (SELECT id, labels FROM tasks WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled') ORDER BY id FOR UPDATE SKIP LOCKED), \
+    for moment in [now.minus(KEY_LIFE), now, now.minus(POST_LIFE)] {
+        text.add(moment.as_millis())?;
+    }
+    let sql = "WITH gone AS MATERIALIZED (SELECT id, labels FROM tasks AS t WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled') \
+         AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS k WHERE k.task_id = t.id AND (t.finished_at > $2 OR k.expires_at > $3)) \
+         AND NOT (t.finished_at > $4 AND EXISTS (SELECT 1 FROM deliveries AS d WHERE d.task_id = t.id AND d.due_at IS NOT NULL)) \
+         ORDER BY id FOR UPDATE SKIP LOCKED), \
          t AS (DELETE FROM tasks USING gone WHERE tasks.id = gone.id RETURNING 1), \
          e AS (DELETE FROM task_events AS o USING gone WHERE o.task_id = gone.id), \
          j AS (DELETE FROM journal_entries AS o USING gone WHERE o.task_id = gone.id), \

@@ -124,7 +124,7 @@ async fn claim_under(lease: &mut Lease, claim: &Claim) -> Result<Granted> {
         run(lease, statements).await?;
     }
     let tasks = batch.iter().filter_map(TaskWrite::image).map(|task| Task::clone(task)).collect();
-    Ok(Granted { tasks, from_created, again_at: selected.again_at })
+    Ok(Granted { tasks, from_created, again_at: selected.again_at, held_back: selected.held_back })
 }
 
 /// What was read on the way.

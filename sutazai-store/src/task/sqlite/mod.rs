@@ -140,6 +140,10 @@ impl TaskStore for SqliteStore {
         self.readers.held_by(node, limit).await.map_err(self.during("read held tasks"))
     }
 
+    async fn ended_parents(&self, limit: usize) -> Result<Vec<TaskId>> {
+        self.readers.ended_parents(limit).await.map_err(self.during("look for children of ended tasks"))
+    }
+
     async fn overdue(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>> {
         self.readers.overdue(now, limit).await.map_err(self.during("read overdue tasks"))
     }
@@ -248,8 +252,8 @@ impl TaskStore for SqliteStore {
         self.readers.nth_newest(state, n).await.map_err(self.during("count tasks"))
     }
 
-    async fn purge(&self, tasks: &[TaskId]) -> Result<u64> {
-        let purged = retention::purge(&self.writer, tasks).await.map_err(self.during("purge tasks"))?;
+    async fn purge(&self, tasks: &[TaskId], now: Timestamp) -> Result<u64> {
+        let purged = retention::purge(&self.writer, tasks, now).await.map_err(self.during("purge tasks"))?;
         self.upkeep.committed();
         Ok(purged)
     }

@@ -16,6 +16,7 @@ use super::{
     SqliteConfig, SqliteStore,
     claim::{ASKED, HEADS},
     list::{listing, states},
+    retention::ENDED_PARENTS,
     upkeep::{Bounds, Checkpoint, checkpoint, log},
 };
 
@@ -65,6 +66,18 @@ async fn lists_of_the_live_do_not_walk_the_history() {
         let plan = plan.join("\n");
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{query:?}: {plan}");
     }
+}
+
+#[tokio::test]
+async fn children_of_ended_tasks_are_found_among_the_living() {
+    let (_store, config, _folder) = opened().await;
+    let mut file = config.reader().connect().await.unwrap();
+    let rows =
+        sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {ENDED_PARENTS}"))).fetch_all(&mut file).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+    assert!(plan.iter().any(|step| step.contains("tasks_dependents")), "{plan:#?}");
+    assert!(plan.iter().any(|step| step.contains("tasks_id (id=?)")), "{plan:#?}");
+    assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:#?}");
 }
 
 #[tokio::test]

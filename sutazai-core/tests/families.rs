@@ -1,0 +1,68 @@
+//! Children end with their parents, whoever ends them and whenever it goes away, in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod kit;
+
+use std::{sync::Arc, time::Duration};
+
+use kit::{BEGINNING, Virtual};
+use sutazai_core::{
+    clock::Clock,
+    engine::{self, Command},
+    memory::MemoryTaskStore,
+    prelude::*,
+    store::{TaskStore, TaskWrite, WriteOutcome},
+    task::TaskId,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_a_crash_left_behind_is_ended() {
+    let (clock, store) = (Virtual::new(), Arc::new(MemoryTaskStore::new()));
+    let insert = async |number: u8, parent: Option<TaskId>, detached: bool, command: Option<Command>| {
+        let mut request = TaskRequest::new("elsewhere", Payload::null());
+        (request.parent_id, request.detached) = (parent, detached);
+        let id = TaskId::from_bytes([number; 16]);
+        let mut step = engine::create(id, "elsewhere".into(), "1.0.0".into(), request, BEGINNING);
+        command.into_iter().for_each(|command| step.apply(command, BEGINNING).unwrap());
+        let write = TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None, journal: None };
+        assert_eq!(store.write(&[write]).await.unwrap(), [WriteOutcome::Applied]);
+        id
+    };
+    let parent = insert(1, None, false, Some(Command::Cancel)).await;
+    let child = insert(2, Some(parent), false, None).await;
+    let grandchild = insert(3, Some(child), false, None).await;
+    let detached = insert(4, Some(parent), true, None).await;
+    let gone = insert(5, Some(TaskId::from_bytes([9; 16])), false, None).await;
+    let agent = agent_fn("other", |_context, (): ()| async move { Ok(()) });
+    let engine = Orchestrator::builder().agent(agent).clock(clock).shared_store(store.clone()).start().await.unwrap();
+    for id in [child, grandchild, gone] {
+        let task = engine.wait(id, Duration::from_secs(120)).await.unwrap();
+        assert_eq!(task.state, TaskState::Cancelled);
+    }
+    assert_eq!(engine.task(detached).await.unwrap().state, TaskState::Created);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_task_that_waits_ends_its_children_at_once() {
+    let clock = Virtual::new();
+    let sleep = agent_fn("sleep", |context: Context, ms: u64| async move {
+        context.sleep(Duration::from_millis(ms)).await;
+        Ok(())
+    });
+    let parent = agent_fn("parent", |context: Context, (): ()| async move {
+        for _ in 0..3 {
+            context.spawn::<_, ()>("sleep", &3_600_000).await?;
+        }
+        context.call::<_, ()>("sleep", &3_600_000).await
+    });
+    let engine = Orchestrator::builder().agent(sleep).agent(parent).clock(clock.clone()).start().await.unwrap();
+    let request = TaskRequest::new("parent", Payload::null()).deadline(clock.now().plus(Duration::from_secs(1)));
+    let id = engine.submit_request(request).await.unwrap().task.id;
+    let task = engine.wait(id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(task.error.as_ref().map(|error| &*error.code), Some("deadline_exceeded"), "{task:?}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let query = sutazai_core::store::TaskQuery { parent: Some(id), limit: 9, ..Default::default() };
+    let children = engine.tasks(query).await.unwrap().items;
+    let ended = children.iter().filter(|child| child.state.is_terminal()).count();
+    assert_eq!((children.len(), ended), (4, 4), "{children:?}");
+}
