@@ -199,14 +199,13 @@ impl TaskStore for Faulty {
     }
 }
 
-/// Every third write fails, in turn before the commit and after it with the outcome lost; so do grants and reads now and then.
+/// A third of the writes fails, some before the commit and some after it with the outcome lost; so do grants and reads now and then. Drawn by the number of
+/// the call: whoever tries again and again in one rhythm does not meet the same fault for ever.
 fn flaky(asked: Asked<'_>, call: u64, _lost: u64) -> Fate {
-    match (asked, call) {
-        (Asked::Write(_), call) if call % 6 == 2 => Fate::Refused(fault()),
-        (Asked::Write(_), call) if call % 6 == 5 => Fate::Lost,
-        (Asked::Claim, call) if call % 16 == 15 => Fate::Lost,
-        (Asked::Claim, call) if call % 4 == 3 => Fate::Refused(fault()),
-        (Asked::Load, call) if call % 7 == 6 => Fate::Refused(fault()),
+    let draw = call.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    match (asked, (draw ^ (draw >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60) {
+        (Asked::Write(_), 0..3) | (Asked::Claim, 0..4) | (Asked::Load, 0..2) => Fate::Refused(fault()),
+        (Asked::Write(_), 3..6) | (Asked::Claim, 4) => Fate::Lost,
         _ => Fate::Done,
     }
 }
@@ -310,8 +309,7 @@ async fn a_grant_whose_answer_is_lost_runs_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_told_while_a_task_is_suspended_wakes_it_at_once() {
-    let wait =
-        agent_fn("wait", |context: Context, (): ()| async move { Ok(context.wait_for::<u32>("go", None).await?) });
+    let wait = agent_fn("wait", |context: Context, (): ()| async move { context.wait_for::<u32>("go", None).await });
     let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
     // One commit takes so long that the suspension and the signal come together into the next.
     let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {

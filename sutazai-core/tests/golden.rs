@@ -90,6 +90,7 @@ fn cassette() -> Cassette {
         output: None,
         error: Some(TaskError::new("agent_failed", "not yet")),
         attempt: 2,
+        attempt_epoch: 4,
         journal: journal(),
     }
 }

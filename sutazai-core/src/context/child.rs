@@ -4,7 +4,11 @@ use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Context, wait::answered};
+use super::{
+    Context,
+    step::{Diverged, failed, fitting},
+    wait::answered,
+};
 use crate::{
     agent::AgentError,
     engine::{
@@ -31,6 +35,8 @@ pub struct Child<O> {
     entry: EntryId,
     agent: String,
     task: TaskId,
+    /// The index of its beginning; none if it was born in this execution.
+    born: Option<u64>,
     recorded: bool,
     subscription: Option<Subscription>,
     output: PhantomData<fn() -> O>,
@@ -71,35 +77,28 @@ impl Context {
         let agent = request.target.name();
         let journal = self.journal();
         let (entry, begun) = journal.begin(self.path(), EntryKind::Child, &agent).await;
-        let born = match begun {
-            Begun::Open(_, payload) | Begun::Recorded(Some(payload)) => {
-                let born = payload.read::<Born>()?;
-                let recorded = !matches!(journal.state_of(&entry), Some(false));
-                return Ok(Child {
-                    context: self.clone(),
-                    entry,
-                    agent,
-                    task: born.task_id,
-                    recorded,
-                    subscription: None,
-                    output: PhantomData,
-                });
+        let recorded = matches!(begun, Begun::Recorded(_));
+        let (task, born, subscription) = match begun {
+            Begun::Open(index, payload) | Begun::Recorded(Some((index, payload))) => {
+                journal.turn(index, &entry).await;
+                (payload.read::<Born>()?.task_id, Some(index), None)
             }
             Begun::Recorded(None) => {
+                // It was refused, or there never was such a child.
+                self.recorded::<()>(EntryKind::Child, &entry).await?;
                 return Err(AgentError::permanent("journal_damaged", "a child's entry does not say which task it is"));
             }
             Begun::New => {
-                let _live = journal.live();
+                let _live = journal.live(self.path());
                 self.may_act().await;
                 self.inherit(&mut request);
                 let id = self.child_id(&entry);
                 let subscription = self.0.engine.hub.subscribe(id);
                 self.bear(&entry, id, request).await?;
-                (id, subscription)
+                (id, None, Some(subscription))
             }
         };
-        let (task, subscription) = (born.0, Some(born.1));
-        Ok(Child { context: self.clone(), entry, agent, task, recorded: false, subscription, output: PhantomData })
+        Ok(Child { context: self.clone(), entry, agent, task, born, recorded, subscription, output: PhantomData })
     }
 
     fn inherit(&self, request: &mut TaskRequest) {
@@ -118,14 +117,20 @@ impl Context {
         request.idempotency_key = None; // its entry is what makes it one
     }
 
-    /// Stores the child with its entry, and sees to it that it runs even if this branch is dropped meanwhile.
+    /// Stores the child with its entry, and sees to it that it runs even if this branch is dropped meanwhile. That it cannot be born is an outcome too.
     async fn bear(&self, entry: &EntryId, id: TaskId, request: TaskRequest) -> Result<(), AgentError> {
         // Boxed: an agent that calls an agent that calls an agent would otherwise be a type of infinite size.
         let called: Pin<Box<dyn Future<Output = Result<submit::Newborn>> + Send + '_>> =
             Box::pin(submit::newborn(&self.0.engine, request, id));
         let newborn = match called.await {
             Err(error) if error.code() == "shutting_down" => return self.given_back().await,
-            newborn => newborn?,
+            Err(error) => {
+                let (outcome, result) = failed(error.into());
+                let draft = Draft { id: entry.clone(), kind: EntryKind::Child, outcome, at: self.time(), child: None };
+                self.record(draft).await;
+                return result;
+            }
+            Ok(newborn) => newborn,
         };
         let draft = Draft {
             id: entry.clone(),
@@ -134,10 +139,9 @@ impl Context {
             at: self.time(),
             child: Some(newborn.child()),
         };
-        let stored = self.journal().send(draft);
-        if !newborn.run_after(stored).await {
-            std::future::pending::<()>().await;
-        }
+        let [stored, seen] = self.journal().send_child(draft);
+        newborn.run_after(stored);
+        self.seen(seen).await;
         Ok(())
     }
 
@@ -171,16 +175,22 @@ impl<O: DeserializeOwned> Child<O> {
         if self.recorded {
             return context.recorded(EntryKind::Child, &self.entry).await;
         }
+        if let Some(born) = self.born {
+            context.journal().may_go_on(EntryKind::Child, &self.entry, born).await;
+        }
         let ended = self.ended().await?;
+        let agent = &self.agent;
         let cancelled = || TaskError::new("child_cancelled", "the task was cancelled");
-        let failed = |error: TaskError| Failure {
-            error: TaskError::new(error.code, format!("{}: {}", self.agent, error.message)),
-            temporary: false,
+        let its = |error: &TaskError| {
+            let error = TaskError::new(error.code.clone(), format!("{agent}: {}", error.message));
+            Outcome::Failed(Failure { error, temporary: false })
         };
         let outcome = match (ended.state, &ended.output, &ended.error) {
-            (TaskState::Completed, Some(output), _) => Outcome::Done(output.clone()),
-            (TaskState::Failed, _, Some(error)) => Outcome::Failed(failed(error.clone())),
-            _ => Outcome::Failed(failed(cancelled())),
+            (TaskState::Completed, Some(output), _) => {
+                fitting(output.clone()).map_or_else(|error| its(error.task_error()), Outcome::Done)
+            }
+            (TaskState::Failed, _, Some(error)) => its(error),
+            _ => its(&cancelled()),
         };
         let draft = Draft {
             id: self.entry.clone(),
@@ -190,10 +200,9 @@ impl<O: DeserializeOwned> Child<O> {
             child: None,
         };
         context.record(draft).await;
-        match outcome {
-            Outcome::Done(output) => Ok(output.read()?),
-            Outcome::Failed(failure) => Err(AgentError::from_failure(failure)),
-            Outcome::Open(_) | Outcome::Retracted => std::future::pending().await, // made above: neither
+        match context.decoded(EntryKind::Child, &self.entry, outcome) {
+            Ok(result) => result,
+            Err(Diverged) => std::future::pending().await,
         }
     }
 
@@ -207,19 +216,19 @@ impl<O: DeserializeOwned> Child<O> {
             None => {
                 let subscription = engine.hub.subscribe(self.task); // before the look, so that an end right after it is not missed
                 let task = {
-                    let _live = context.journal().live(); // nobody knows yet whether this is a wait
+                    let _live = context.journal().live(context.path()); // nobody knows yet whether this is a wait
                     answered(|| look(context, self.task)).await?
                 };
                 if task.state.is_terminal() {
                     return Ok(task);
                 }
                 // The child of the run that this one was forked from wakes that one: this one stays and looks.
-                foreign = (task.parent_id != Some(context.id())).then(|| context.journal().live());
+                foreign = (task.parent_id != Some(context.id())).then(|| context.journal().live(context.path()));
                 subscription
             }
         };
         let slot = context.control().wait();
-        let waits = context.journal().wait(WaitReason::Child, None);
+        let waits = context.journal().wait(context.path(), WaitReason::Child, None);
         let ended = loop {
             if let Ok(Some(task)) = tokio::time::timeout(SLOW_POLL, subscription.ended()).await {
                 break task;
@@ -234,7 +243,7 @@ impl<O: DeserializeOwned> Child<O> {
                 Err(error) => return Err(error.into()),
             }
         };
-        let _live = context.journal().live();
+        let _live = context.journal().live(context.path());
         drop((waits, foreign));
         slot.over().await;
         Ok(ended)

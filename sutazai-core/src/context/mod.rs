@@ -21,7 +21,10 @@ pub use self::{child::Child, step::Step};
 use crate::{
     agent::{AgentDescriptor, AgentError, Effects},
     clock::Timestamp,
-    engine::{Control, Inner, Stop, cut, journal::Journal},
+    engine::{
+        Control, Inner, Stop, cut,
+        journal::{Journal, Verdict},
+    },
     error::{Error, ErrorKind, Result},
     model::{ChatEvent, ChatReply, ChatRequest, ChatStream, Models, collect},
     store::{VectorHit, VectorQuery, VectorStore},
@@ -40,6 +43,8 @@ struct Shared {
     task: Arc<Task>,
     control: Arc<Control>,
     journal: Arc<Journal>,
+    /// What there is to call while a recorded run is replayed.
+    no_models: Models,
 }
 
 /// Where in the code this context is: entries are known by it.
@@ -63,7 +68,8 @@ impl fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(engine: Arc<Inner>, task: Arc<Task>, control: Arc<Control>, journal: Arc<Journal>) -> Self {
-        Self(Arc::new(Shared { engine, task, control, journal }), Arc::new(Branch::new("")))
+        let no_models = Models::default();
+        Self(Arc::new(Shared { engine, task, control, journal, no_models }), Arc::new(Branch::new("")))
     }
 
     fn journal(&self) -> &Arc<Journal> {
@@ -142,8 +148,10 @@ impl Context {
         Step::new(self, EntryKind::Call, "chat", Effects::Idempotent, ask).await
     }
 
-    /// The answer of a chat model as it comes. Not recorded: when the code runs again the model is asked again, unless a step is around.
+    /// The answer of a chat model as it comes. Not recorded: when the code runs again the model is asked again, unless a step is around. Where a recorded run is
+    /// only replayed, this and the like end the replay.
     pub async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        self.not_replayed("a model")?;
         let model = self.models().chat(request.model.as_deref())?;
         let name = model.info().name.clone();
         let shared = Arc::clone(&self.0);
@@ -157,11 +165,13 @@ impl Context {
 
     /// The vectors of `texts` by the default embedding model, in order, of unit length. Not recorded: the same texts give the same vectors.
     pub async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        self.not_replayed("a model")?;
         Ok(self.models().embedding(None)?.embed(texts).await?.vectors)
     }
 
     /// The vector store.
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
+        self.not_replayed("the vector store")?;
         self.0.engine.vectors.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "no vector store is configured").with_code("vectors_unavailable")
         })
@@ -172,10 +182,20 @@ impl Context {
         Ok(self.vectors()?.search(collection, &[query]).await?.pop().unwrap_or_default())
     }
 
-    /// The models that can be called.
+    /// The models that can be called; none where a recorded run is only replayed.
     #[must_use]
     pub fn models(&self) -> &Models {
-        &self.0.engine.models
+        if self.journal().is_replay() { &self.0.no_models } else { &self.0.engine.models }
+    }
+
+    /// A replay asks nobody: what is outside the journal ends it.
+    fn not_replayed(&self, what: &str) -> Result<()> {
+        if !self.journal().is_replay() {
+            return Ok(());
+        }
+        let message = format!("the code asks {what} outside its steps, which is not recorded; a replay asks nobody");
+        self.journal().judge(Verdict::Beyond(message.clone()));
+        Err(Error::new(ErrorKind::Unsupported, message).with_code("not_recorded"))
     }
 
     /// Every registered agent, by name.

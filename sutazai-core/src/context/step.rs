@@ -8,12 +8,13 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
 
 use super::Context;
 use crate::{
     agent::{AgentError, Effects},
     clock::Timestamp,
-    engine::journal::{Begun, Draft, Verdict, describe},
+    engine::journal::{Begun, Draft, Journal, PATCHED, Verdict, describe},
     payload::Payload,
     task::{EntryId, EntryKind, Failure, MAX_OUTCOME, Outcome, RetryPolicy, TaskError, WaitReason},
 };
@@ -93,28 +94,42 @@ where
         let (id, begun) = journal.begin(context.path(), self.kind, &self.name).await;
         match begun {
             Begun::Recorded(_) => return context.recorded(self.kind, &id).await,
-            Begun::Open(index, _) => return context.undecided(self.kind, &id, index).await,
+            Begun::Open(index, _) => return context.undecided(self.kind, &id, index, "was begun and cut short").await,
             Begun::New => {}
         }
-        let live = journal.live();
+        let live = journal.live(context.path());
         let working = context.control().work().await;
         context.may_act().await;
+        let mut intent = None;
         if self.effects == Effects::Destructive {
             let open = Outcome::Open(Payload::null());
-            context
-                .record(Draft { id: id.clone(), kind: self.kind, outcome: open, at: context.time(), child: None })
+            let index = context
+                .begin(Draft { id: id.clone(), kind: self.kind, outcome: open, at: context.time(), child: None })
                 .await;
             context.may_act().await; // the commit may have taken long
+            intent = Some(Intent { journal, kind: self.kind, id: id.clone(), index, settled: false });
         }
-        let result = self.run(&id).await;
-        let (outcome, result) = settle(result);
-        context.record(Draft { id, kind: self.kind, outcome, at: context.time(), child: None }).await;
+        let result = self.run(&id, intent.as_ref().map(|intent| intent.index)).await;
+        let (outcome, result) = match (settle(result), &intent) {
+            (Ok(settled), _) => settled,
+            (Err(error), None) => failed(error),
+            // It happened, and running it again would do harm.
+            (Err(error), Some(Intent { index, .. })) => {
+                let why = format!("ended with an outcome that cannot be recorded ({error})");
+                return context.undecided(self.kind, &id, *index, &why).await;
+            }
+        };
+        let stored = journal.send(Draft { id, kind: self.kind, outcome, at: context.time(), child: None });
+        if let Some(intent) = intent {
+            intent.settle();
+        }
+        context.seen(stored).await;
         drop((live, working));
         result
     }
 
-    /// Runs the closure, again after temporary errors while the policy says so.
-    async fn run(&mut self, id: &EntryId) -> Result<T, AgentError> {
+    /// Runs the closure, again after temporary errors while the policy says so. `intent` is the entry of a destructive one.
+    async fn run(&mut self, id: &EntryId, intent: Option<u64>) -> Result<T, AgentError> {
         let key = self.context.key(id);
         let mut attempt = 1;
         loop {
@@ -123,20 +138,14 @@ where
                 None => run.await,
                 Some(limit) => match tokio::time::timeout(limit, run).await {
                     Ok(result) => result,
-                    Err(_) if self.effects == Effects::Destructive => {
-                        let message = format!(
-                            "the step {:?} ran longer than {limit:?}; nobody knows whether it happened",
-                            self.name
-                        );
-                        return self
-                            .context
-                            .halt(WaitReason::EffectUnknown, TaskError::new("effect_unknown", message))
-                            .await;
+                    Err(_) => {
+                        if let Some(index) = intent {
+                            let why = format!("ran longer than {limit:?}");
+                            return self.context.undecided(self.kind, id, index, &why).await;
+                        }
+                        let message = format!("the step {:?} ran longer than {limit:?}", self.name);
+                        Err(AgentError::temporary("step_timeout", message))
                     }
-                    Err(_) => Err(AgentError::temporary(
-                        "step_timeout",
-                        format!("the step {:?} ran longer than {limit:?}", self.name),
-                    )),
                 },
             };
             match result {
@@ -153,25 +162,62 @@ where
     }
 }
 
-/// What to record of a result, and the result as its author sees it.
-fn settle<T: Serialize>(result: Result<T, AgentError>) -> (Outcome, Result<T, AgentError>) {
-    match result {
-        Ok(value) => match Payload::of(&value) {
-            Ok(payload) if payload.as_str().len() <= MAX_OUTCOME => (Outcome::Done(payload), Ok(value)),
-            Ok(payload) => {
-                let found = payload.as_str().len();
-                let message = format!(
-                    "the outcome has {found} bytes, {MAX_OUTCOME} are allowed; store it elsewhere and return where"
-                );
-                failed(AgentError::permanent("outcome_too_large", message))
-            }
-            Err(error) => failed(error.into()),
-        },
-        Err(error) => failed(error),
+/// A destructive effect under way. Whoever drops it in the middle leaves a task that must not go on before somebody has looked.
+struct Intent<'j> {
+    journal: &'j Journal,
+    kind: EntryKind,
+    id: EntryId,
+    index: u64,
+    settled: bool,
+}
+
+impl Intent<'_> {
+    /// Its outcome is on its way into the journal.
+    fn settle(mut self) {
+        self.settled = true;
     }
 }
 
-fn failed<T>(error: AgentError) -> (Outcome, Result<T, AgentError>) {
+impl Drop for Intent<'_> {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        self.journal.judge(unknown(self.kind, &self.id, self.index, "was begun and cut short"));
+    }
+}
+
+fn unknown(kind: EntryKind, id: &EntryId, index: u64, why: &str) -> Verdict {
+    let message = format!(
+        "{}, entry {index}, {why}; find out whether it happened, then resolve that entry with its outcome, a retry or a failure",
+        describe(kind, id)
+    );
+    Verdict::Halt { reason: WaitReason::EffectUnknown, error: TaskError::new("effect_unknown", message) }
+}
+
+/// The code does not fit its journal, and the execution has a verdict.
+pub(super) struct Diverged;
+
+/// What to record of a result, and the result as its author sees it; an error if it cannot be recorded.
+fn settle<T: Serialize>(result: Result<T, AgentError>) -> Result<(Outcome, Result<T, AgentError>), AgentError> {
+    match result {
+        Ok(value) => Ok((Outcome::Done(fitting(Payload::of(&value)?)?), Ok(value))),
+        Err(error) => Ok(failed(error)),
+    }
+}
+
+/// Refuses an outcome that is too large for a journal.
+pub(super) fn fitting(outcome: Payload) -> Result<Payload, AgentError> {
+    let found = outcome.as_str().len();
+    if found <= MAX_OUTCOME {
+        return Ok(outcome);
+    }
+    let message =
+        format!("the outcome has {found} bytes, {MAX_OUTCOME} are allowed; store it elsewhere and return where");
+    Err(AgentError::permanent("outcome_too_large", message))
+}
+
+pub(super) fn failed<T>(error: AgentError) -> (Outcome, Result<T, AgentError>) {
     let failure = Failure { error: error.task_error().clone(), temporary: error.is_temporary() };
     (Outcome::Failed(failure), Err(error))
 }
@@ -211,24 +257,25 @@ impl Context {
         self.noted("random", Self::draw).await
     }
 
-    /// Whether this run is to behave in the new way of a changed code: false for runs that were already past this place before the change, true for all others, and
-    /// the same whenever the code runs again. `id` names the change.
+    /// Whether this run is to behave in the new way of a changed code: false for runs that were already past this place before the change, true for all others.
+    /// `id` names the change. The first answer holds in every branch and every turn of a loop, and whenever the code runs again, until the task begins another
+    /// journal.
     pub async fn patched(&self, id: &str) -> bool {
-        let name = format!("patched:{id}");
-        if !self.journal().is_recorded(self.path(), &name) && self.journal().is_behind(self.path()) {
-            return false;
+        let name = format!("{PATCHED}{id}");
+        match self.journal().patch(self.path(), &name) {
+            Some(answer) => answer,
+            None => self.noted(&name, |_| true).await,
         }
-        self.noted(&name, |_| true).await
     }
 
     /// A value that is drawn at once and recorded with whatever is recorded next.
     async fn noted<T: Serialize + DeserializeOwned>(&self, name: &str, draw: impl FnOnce(&Self) -> T) -> T {
         let journal = self.journal();
-        let (id, begun) = journal.begin(self.path(), EntryKind::Step, name).await;
+        let (id, begun) = journal.begin_noted(self.path(), name).await;
         if matches!(begun, Begun::Recorded(_)) {
-            return match self.recorded(EntryKind::Step, &id).await {
-                Ok(value) => value,
-                Err(_) => std::future::pending().await, // judged: such an entry is never a failure
+            return match journal.noted(&id).map(|outcome| self.decoded(EntryKind::Step, &id, outcome)) {
+                Some(Ok(Ok(value))) => value,
+                _ => std::future::pending().await, // judged: such an entry is never a failure
             };
         }
         let value = draw(self);
@@ -251,50 +298,68 @@ impl Context {
         if let Some(registered) = self.0.engine.catalogue.get(&self.task().agent) {
             registered.agent.check(&input)?;
         }
-        if !self.journal().flush().await {
+        let journal = self.journal();
+        if !journal.flush().await {
             return std::future::pending().await;
         }
-        self.journal().judge(Verdict::Continue(input));
+        journal.judge(match journal.left_over() {
+            Some(left) => journal.skipped("continues as new", left),
+            None => Verdict::Continue(input),
+        });
         std::future::pending().await
     }
 
     /// The recorded outcome of an entry, as the code's type. One that no longer decodes is divergence.
     pub(super) async fn recorded<T: DeserializeOwned>(&self, kind: EntryKind, id: &EntryId) -> Result<T, AgentError> {
-        match self.journal().outcome(id).await {
-            Outcome::Done(payload) => match payload.read() {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    let found: Vec<_> =
-                        error.faults().iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
-                    let message =
-                        format!("the outcome of {} no longer decodes: {}", describe(kind, id), found.join(", "));
-                    self.journal().diverge(message);
-                    std::future::pending().await
-                }
-            },
-            Outcome::Failed(failure) => Err(AgentError::from_failure(failure)),
-            Outcome::Open(_) | Outcome::Retracted => std::future::pending().await, // neither is an outcome
+        match self.decoded(kind, id, self.journal().outcome(id).await) {
+            Ok(result) => result,
+            Err(Diverged) => std::future::pending().await,
         }
     }
 
-    /// A destructive effect was begun, and nobody knows whether it happened.
-    pub(super) async fn undecided<T>(&self, kind: EntryKind, id: &EntryId, index: u64) -> T {
-        let message = format!(
-            "{} was begun and cut short, entry {index}; find out whether it happened, then resolve that entry with its outcome, a retry or a failure",
-            describe(kind, id)
-        );
-        self.halt(WaitReason::EffectUnknown, TaskError::new("effect_unknown", message)).await
+    /// An outcome as the code's type.
+    pub(super) fn decoded<T: DeserializeOwned>(
+        &self,
+        kind: EntryKind,
+        id: &EntryId,
+        outcome: Outcome,
+    ) -> Result<Result<T, AgentError>, Diverged> {
+        match outcome {
+            Outcome::Done(payload) => payload.read().map(Ok).map_err(|error| {
+                let found: Vec<_> =
+                    error.faults().iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+                let message = format!("the outcome of {} no longer decodes: {}", describe(kind, id), found.join(", "));
+                self.journal().diverge(message);
+                Diverged
+            }),
+            Outcome::Failed(failure) => Ok(Err(AgentError::from_failure(failure))),
+            Outcome::Open(_) | Outcome::Retracted => Err(Diverged), // neither is an outcome
+        }
     }
 
-    pub(super) async fn halt<T>(&self, reason: WaitReason, error: TaskError) -> T {
-        self.journal().judge(Verdict::Halt { reason, error });
+    /// A destructive effect was begun, and nobody knows whether it happened, or how it ended.
+    async fn undecided<T>(&self, kind: EntryKind, id: &EntryId, index: u64, why: &str) -> T {
+        self.journal().judge(unknown(kind, id, index, why));
         std::future::pending().await
     }
 
-    /// Records an entry; returns only if the task is still this execution's.
+    /// Records what the code is to see; returns only if the task is still this execution's.
     pub(super) async fn record(&self, draft: Draft) {
-        if !self.journal().record(draft).await {
+        self.seen(self.journal().send(draft)).await;
+    }
+
+    /// Returns when the code is to see what was sent for recording.
+    pub(super) async fn seen(&self, sent: oneshot::Receiver<Option<u64>>) {
+        if !matches!(sent.await, Ok(Some(_))) {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Records a beginning, which the code does not see; where.
+    pub(super) async fn begin(&self, draft: Draft) -> u64 {
+        match self.journal().record_beginning(draft).await {
+            Some(index) => index,
+            None => std::future::pending().await,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     engine::{
         inner::backoff,
-        journal::{Begun, Draft, Journal},
+        journal::{Begun, Draft, Journal, Receipt},
     },
     error::Result,
     payload::Payload,
@@ -21,17 +21,6 @@ use crate::{
 #[derive(Serialize, Deserialize)]
 struct Until {
     until: Option<Timestamp>,
-}
-
-/// How a wait for a signal ended: with the payload and the number of its name that came, or with neither.
-#[derive(Serialize, Deserialize)]
-struct Receipt {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    signal: Option<Payload>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    number: Option<u64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    timed_out: bool,
 }
 
 impl Context {
@@ -48,7 +37,7 @@ impl Context {
             Begun::New => {
                 let until = self.time().plus(duration);
                 let open = Outcome::Open(payload(&Until { until: Some(until) }));
-                self.record(Draft {
+                self.begin(Draft {
                     id: id.clone(),
                     kind: EntryKind::Timer,
                     outcome: open,
@@ -61,10 +50,10 @@ impl Context {
         };
         if self.time() < until {
             let slot = self.control().wait();
-            let waits = journal.wait(WaitReason::Timer, Some(until));
+            let waits = journal.wait(self.path(), WaitReason::Timer, Some(until));
             self.until(until).await;
             drop(waits);
-            let _live = journal.live();
+            let _live = journal.live(self.path());
             slot.over().await;
         }
         self.record(Draft {
@@ -94,7 +83,7 @@ impl Context {
             Begun::New => {
                 let until = limit.map(|limit| self.time().plus(limit));
                 let open = Outcome::Open(payload(&Until { until }));
-                self.record(Draft {
+                self.begin(Draft {
                     id: id.clone(),
                     kind: EntryKind::Signal,
                     outcome: open,
@@ -105,41 +94,53 @@ impl Context {
                 until
             }
         };
-        let taken = Taken { journal, name, number: journal.take_signal_number(name) };
-        let receipt = self.receive(name, taken.number, until).await?;
-        if !receipt.timed_out {
-            std::mem::forget(taken); // it borrows all it has
-        }
+        let mut taken = Taken { journal, name, number: Some(journal.take_signal_number(name)) };
+        let receipt = self.receive(&mut taken, until).await?;
         let outcome = Outcome::Done(payload(&receipt));
-        self.record(Draft { id, kind: EntryKind::Signal, outcome, at: self.time(), child: None }).await;
+        let stored = journal.send(Draft { id, kind: EntryKind::Signal, outcome, at: self.time(), child: None });
+        if !receipt.timed_out {
+            taken.number = None; // whose receipt is on its way
+        }
+        drop(taken);
+        self.seen(stored).await;
         read(receipt)
     }
 
-    async fn receive(&self, name: &str, number: u64, until: Option<Timestamp>) -> Result<Receipt, AgentError> {
+    async fn receive(&self, taken: &mut Taken<'_>, until: Option<Timestamp>) -> Result<Receipt, AgentError> {
+        let name = taken.name;
         let mut slot = None;
         let receipt = loop {
-            let poked = self.control().poked();
-            tokio::pin!(poked);
-            poked.as_mut().enable(); // before the look, so that a signal right after it is not missed
+            let (poked, freed) = (self.control().poked(), self.journal().freed());
+            tokio::pin!(poked, freed);
+            // Before the look, so that a signal right after it is not missed.
+            poked.as_mut().enable();
+            freed.as_mut().enable();
+            let number = taken.least();
             let mut found = {
-                let _live = self.journal().live(); // nobody knows yet whether this is a wait
+                let _live = self.journal().live(self.path()); // nobody knows yet whether this is a wait
                 answered(|| self.0.engine.store.signals(self.id(), name, number, 1)).await?
             };
             if let Some(signal) = found.pop() {
-                break Receipt { signal: Some(signal.payload), number: Some(number), timed_out: false };
+                break Receipt {
+                    signal: Some(signal.payload),
+                    number: Some(number),
+                    task_id: Some(self.id()),
+                    timed_out: false,
+                };
             }
             if until.is_some_and(|until| until <= self.time()) {
-                break Receipt { signal: None, number: None, timed_out: true };
+                break Receipt { signal: None, number: None, task_id: None, timed_out: true };
             }
             slot.get_or_insert_with(|| self.control().wait());
-            let _waits = self.journal().wait(WaitReason::Signal, until);
+            let _waits = self.journal().wait(self.path(), WaitReason::Signal, until);
             tokio::select! {
                 biased;
                 () = poked => {}
+                () = freed => {}
                 () = async { match until { Some(until) => self.until(until).await, None => std::future::pending().await } } => {}
             }
         };
-        let _live = self.journal().live();
+        let _live = self.journal().live(self.path());
         if let Some(slot) = slot {
             slot.over().await;
         }
@@ -163,12 +164,25 @@ impl Context {
 struct Taken<'j> {
     journal: &'j Journal,
     name: &'j str,
-    number: u64,
+    number: Option<u64>,
+}
+
+impl Taken<'_> {
+    /// The least number that nobody else has taken: one may have been given back.
+    fn least(&mut self) -> u64 {
+        if let Some(number) = self.number {
+            self.journal.give_signal_number_back(self.name, number);
+        }
+        *self.number.insert(self.journal.take_signal_number(self.name))
+    }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.journal.give_signal_number_back(self.name, self.number);
+        if let Some(number) = self.number {
+            self.journal.give_signal_number_back(self.name, number);
+            self.journal.free();
+        }
     }
 }
 

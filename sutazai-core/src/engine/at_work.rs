@@ -1,9 +1,20 @@
 //! An agent at work: its future, how it is polled, and where its entries go.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{self, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, task::AtomicWaker};
 use tokio::time::Sleep;
 
 use super::{
@@ -80,14 +91,24 @@ pub(super) fn work(
     Box::pin(AssertUnwindSafe(work).catch_unwind().map(|done| done.unwrap_or_else(panicked)))
 }
 
-/// Polls the agent; whenever it has nothing to do it sees the next recorded outcome, if there is one.
+/// Polls the agent; whenever it has nothing to do it sees the next outcome, if there is one.
 pub(super) fn poll<'a>(agent: &'a mut Work, journal: &'a Journal) -> impl Future<Output = Outcome> + 'a {
     /// Rounds after which others get their turn.
     const TURN: u32 = 64;
+    let noticed = Arc::new(Noticed::default());
+    let waker = Waker::from(Arc::clone(&noticed));
     std::future::poll_fn(move |cx| {
+        journal.polled_by(cx.waker());
+        noticed.passes_on_to.register(cx.waker());
         for _ in 0..TURN {
-            if let Poll::Ready(outcome) = agent.as_mut().poll(cx) {
+            noticed.woken.store(false, Ordering::SeqCst);
+            if let Poll::Ready(outcome) = agent.as_mut().poll(&mut task::Context::from_waker(&waker)) {
                 return Poll::Ready(outcome);
+            }
+            // Many branches take turns, and so do many awaits: then something is left to do before it may see more.
+            let is_idle = !noticed.woken.load(Ordering::SeqCst) && tokio::task::coop::has_budget_remaining();
+            if !is_idle {
+                break;
             }
             if !journal.advance() {
                 return Poll::Pending;
@@ -96,6 +117,20 @@ pub(super) fn poll<'a>(agent: &'a mut Work, journal: &'a Journal) -> impl Future
         cx.waker().wake_by_ref();
         Poll::Pending
     })
+}
+
+/// Notices that an agent was woken, and passes it on.
+#[derive(Default)]
+struct Noticed {
+    woken: AtomicBool,
+    passes_on_to: AtomicWaker,
+}
+
+impl Wake for Noticed {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.passes_on_to.wake();
+    }
 }
 
 /// Returns when the agent has done nothing but wait for what outlives it during the whole grace.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     inner::{Changed, Inner, key_conflict},
+    journal::Received,
     submit::{self, Submitted},
     transition::{Command, Refused, Transition, apply},
 };
@@ -16,8 +17,8 @@ use crate::{
     schedule::{MOMENT_LABEL, SCHEDULE_LABEL},
     store::{JournalCopy, TaskQuery, TaskWrite, WriteOutcome},
     task::{
-        Entry, EntryId, EntryKind, Failure, IdempotencyKey, Outcome, Signal, Target, Task, TaskError, TaskId,
-        TaskRequest, TaskState, Wait,
+        Entry, EntryId, EntryKind, Failure, IdempotencyKey, MAX_OUTCOME, Outcome, Signal, Target, Task, TaskError,
+        TaskId, TaskRequest, TaskState, Wait,
     },
 };
 
@@ -55,12 +56,9 @@ pub(crate) async fn signal(
             vec![Fault::new("/name", "a name has 1 to 255 bytes")],
         ));
     }
-    if payload.as_str().len() > crate::task::MAX_OUTCOME {
-        let message = format!(
-            "a signal has at most {} bytes of JSON, this one {}",
-            crate::task::MAX_OUTCOME,
-            payload.as_str().len()
-        );
+    if payload.as_str().len() > MAX_OUTCOME {
+        let message =
+            format!("a signal has at most {} bytes of JSON, this one {}", MAX_OUTCOME, payload.as_str().len());
         return Err(Error::invalid("the signal is too large", vec![Fault::new("", message)]));
     }
     let signal = Signal { name: name.to_owned(), payload, at: engine.clock.now() };
@@ -124,7 +122,13 @@ async fn make_requeue(
     }
     // Whoever ended it may not have come to its children yet.
     engine.cancel_children(task.id).await?;
-    let entries = if fresh { Vec::new() } else { give_up_children(engine, &task, &step).await? };
+    let entries = if fresh {
+        let journal = whole_journal(engine, &task).await?;
+        // What it has received it does not receive again, though its journal is another.
+        Received::of(task.id, &journal).carried_over(task.id, step.task.revision.epoch, now)
+    } else {
+        give_up_children(engine, &task, &step).await?
+    };
     Ok(Ok((step, entries)))
 }
 
@@ -227,6 +231,13 @@ async fn make_resolution(
     let now = engine.clock.now();
     if task.wait != Some(Wait::Decision) {
         return Ok(Err(Refused::NotNow));
+    }
+    if let Resolution::Outcome(outcome) = &resolution
+        && outcome.as_str().len() > MAX_OUTCOME
+    {
+        let found = outcome.as_str().len();
+        let message = format!("an outcome has at most {MAX_OUTCOME} bytes of JSON, this one {found}");
+        return Err(Error::invalid("the outcome is too large", vec![Fault::new("/outcome", message)]));
     }
     if task.error.as_ref().is_some_and(|error| error.code == "non_determinism") {
         let command = match resolution {

@@ -12,7 +12,7 @@ use super::{
     catalogue::Registered,
     control::{Control, Entered, Stop},
     inner::{Inner, backoff},
-    journal::{Journal, Verdict},
+    journal::{Journal, Verdict, full},
     transition::{Command, Transition},
     writer::is_stored,
 };
@@ -59,7 +59,7 @@ impl Execution {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let control = Control::new(permit, Arc::clone(&engine.slots), step.task.revision.epoch);
-        let journal = Journal::new(Some(sink(engine, &step.task, &control)), Vec::new(), 0);
+        let journal = Journal::new(Some(sink(engine, &step.task, &control)), step.task.id, Vec::new(), 0);
         let agent = work(engine, registered, Arc::new(step.task.clone()), &control, &journal);
         let sent = step.task.revision;
         let stored = (step.task.journal.length > 0).then(|| registered.clone());
@@ -178,9 +178,13 @@ impl Execution {
                 }
                 // After the agent, in each round: what it waits for is then known.
                 (reason, until) = suspendable(&journal, &mut grace, &self.engine) => {
+                    let passed_by = journal.passed_by();
                     self.drop_agent();
                     if settled(reporting).await {
-                        self.suspend(reason, until).await;
+                        match passed_by {
+                            Some(left) => self.judged(journal.skipped("waits", left)).await,
+                            None => self.suspend(reason, until).await,
+                        }
                     }
                     return;
                 }
@@ -202,13 +206,20 @@ impl Execution {
                 }
             }
         };
+        // An attempt that fails may have come to its end before it has asked for all that is recorded, for a reason of its own.
+        if let (Ok(_), Some(left)) = (&outcome, journal.left_over()) {
+            journal.judge(journal.skipped("ends", left));
+        }
+        if !settled(reporting).await {
+            return;
+        }
         if let Some(verdict) = journal.judged() {
-            if settled(reporting).await {
-                self.judged(verdict).await;
-            }
-        } else if settled(reporting).await && self.journal.flush().await {
+            self.judged(verdict).await;
+        } else if journal.flush().await {
             self.conclude(outcome);
             self.write_end().await;
+        } else if let Some(verdict) = journal.judged() {
+            self.judged(verdict).await; // the journal is full
         }
     }
 
@@ -240,12 +251,19 @@ impl Execution {
         if entries.is_empty() {
             return;
         }
-        self.journal = Journal::new(Some(sink(&self.engine, task, &self.control)), entries, task.journal.attempt_epoch);
+        let sink = sink(&self.engine, task, &self.control);
+        self.journal = Journal::new(Some(sink), task.id, entries, task.journal.attempt_epoch);
         self.agent = work(&self.engine, registered, Arc::new(task.clone()), &self.control, &self.journal);
     }
 
     /// The agent is dropped; its code runs again from the top when what it waits for has come.
     async fn suspend(&mut self, reason: WaitReason, until: Option<Timestamp>) {
+        if !self.journal.flush().await {
+            if let Some(verdict) = self.journal.judged() {
+                self.judged(verdict).await;
+            }
+            return;
+        }
         if let Some(progress) = self.control.take_report() {
             self.apply(Command::Report(progress));
         }
@@ -253,7 +271,14 @@ impl Execution {
     }
 
     async fn judged(&mut self, verdict: Verdict) {
+        // What is kept belongs to what the decision is about.
+        let stored = matches!(verdict, Verdict::Fail(_)) || self.journal.flush().await;
         self.control.stop(Stop::Void); // for what the agent has handed to threads
+        let verdict = match stored {
+            true => verdict,
+            false if self.journal.is_full() => Verdict::Fail(full()),
+            false => return,
+        };
         match verdict {
             Verdict::Halt { reason, error } => {
                 tracing::warn!(task = %self.step.task.id, %error, "the task waits for a decision");
@@ -265,6 +290,7 @@ impl Execution {
                 self.end_by(Command::Continue { input }).await;
                 self.engine.queued_one();
             }
+            Verdict::Beyond(_) => {} // of replays alone
             Verdict::Fail(error) => self.end_by(Command::Fail { error, retry: None, random: 0 }).await,
         }
     }
@@ -343,7 +369,7 @@ impl Execution {
             Stop::Void => {}
             Stop::Release => {
                 self.drop_agent();
-                if settled(reporting).await {
+                if settled(reporting).await && (self.journal.flush().await || self.journal.is_full()) {
                     self.apply(Command::Release);
                     self.control.leave();
                     // Its children live on: the next execution finds them.

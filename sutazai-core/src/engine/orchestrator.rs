@@ -226,6 +226,7 @@ impl Orchestrator {
             (None, None) => TaskState::Waiting,
         };
         (task.output, task.error, task.attempt) = (cassette.output, cassette.error, cassette.attempt);
+        task.journal.attempt_epoch = cassette.attempt_epoch;
         replay::replay(&self.inner, registered, task, cassette.journal).await
     }
 

@@ -12,6 +12,7 @@ use super::{
     journal::{Journal, Verdict, describe},
 };
 use crate::{
+    agent::AgentError,
     error::{Error, ErrorKind, Result},
     payload::Payload,
     task::{Entry, Task, TaskError, TaskId, TaskState},
@@ -39,6 +40,9 @@ pub struct Cassette {
     pub error: Option<TaskError>,
     /// Which attempt this was.
     pub attempt: u32,
+    /// Failures of epochs before this one do not count any more.
+    #[serde(default)]
+    pub attempt_epoch: u64,
     /// What it recorded.
     pub journal: Vec<Entry>,
 }
@@ -57,6 +61,7 @@ impl Cassette {
             output: task.output.clone(),
             error: task.error.clone().filter(|_| task.state == TaskState::Failed),
             attempt: task.attempt,
+            attempt_epoch: task.journal.attempt_epoch,
             journal,
         }
     }
@@ -81,6 +86,8 @@ pub struct Replayed {
     pub matches: bool,
     /// The first place where it did not.
     pub divergence: Option<String>,
+    /// What the code would do next, if it did all that was recorded and has not come to an end.
+    pub beyond: Option<String>,
     /// What the code gave, if it came to its end.
     pub output: Option<Payload>,
     /// The error that the code ended in, if it did.
@@ -96,64 +103,100 @@ pub(crate) async fn replay(
     task: Task,
     entries: Vec<Entry>,
 ) -> Result<Replayed> {
-    let ended = task.state.is_terminal();
-    let (recorded_output, recorded_error) =
-        (task.output.clone(), task.error.clone().filter(|_| task.state == TaskState::Failed));
+    let recorded = Recorded::of(&task);
     let count = entries.len();
-    let journal = Journal::new(None, entries, task.journal.attempt_epoch);
+    let journal = Journal::new(None, task.id, entries, task.journal.attempt_epoch);
     journal.open();
     let control = Control::detached();
     let mut agent = work(engine, registered, Arc::new(task), &control, &journal);
-    let end = tokio::select! {
+    let mut end = tokio::select! {
         biased;
         verdict = journal.verdict() => End::Judged(verdict),
         outcome = poll(&mut agent, &journal) => End::Done(outcome),
         () = tokio::time::sleep(STUCK) => End::Stuck,
     };
-    let mut report = Replayed { matches: false, divergence: None, output: None, error: None, entries: count };
-    report.divergence = match end {
-        End::Judged(Verdict::Halt { error, .. } | Verdict::Fail(error)) if ended => Some(error.message),
-        // A run that is not over goes as far as it was recorded.
+    if let Some(verdict) = journal.judged() {
+        end = End::Judged(verdict); // it may have ended because of that
+    }
+    let mut report =
+        Replayed { matches: false, divergence: None, beyond: None, output: None, error: None, entries: count };
+    let left = journal.left_over();
+    let beyond = match end {
         End::Judged(Verdict::Halt { error, .. } | Verdict::Fail(error)) => {
-            let at_end = journal.left_over().is_none();
-            (!at_end).then_some(error.message)
+            report.divergence = Some(error.message);
+            None
         }
-        End::Judged(Verdict::Continue(_)) => None,
-        End::Stuck => Some(match journal.left_over() {
-            Some((index, id)) => format!(
-                "the code waits for something outside its journal before it asks for entry {index}, {:?}",
-                id.name
-            ),
-            None => "the code waits for something outside its journal".to_owned(),
-        }),
+        End::Judged(Verdict::Beyond(message)) => Some(message),
+        End::Judged(Verdict::Continue(_)) => Some("the code continues as new".to_owned()),
+        End::Stuck => Some("the code waits for something outside its journal".to_owned()),
         End::Done(outcome) => {
-            let left = journal.left_over().map(|(index, id)| {
-                let kind = journal.kind_of(&id);
-                format!("the code ended without asking for entry {index} of its journal, {}", describe(kind, &id))
-            });
+            report.divergence = recorded.differs(&outcome);
             match outcome {
-                Ok(output) => {
-                    let other = ended && recorded_output.as_ref().is_none_or(|recorded| !same(recorded, &output));
-                    report.output = Some(output);
-                    left.or_else(|| other.then(|| "the code gave another output than was recorded".to_owned()))
-                }
-                Err(error) => {
-                    let error = error.into_task_error();
-                    let other = ended && recorded_error.as_ref().is_none_or(|recorded| recorded.code != error.code);
-                    let message = format!("the code ended in another way than was recorded: {error}");
-                    report.error = Some(error);
-                    left.or_else(|| other.then_some(message))
-                }
+                Ok(output) => report.output = Some(output),
+                Err(error) => report.error = Some(error.into_task_error()),
             }
+            None
         }
     };
+    if let (None, Some((index, id))) = (&report.divergence, left) {
+        let what = beyond.as_deref().unwrap_or("the code ended");
+        let entry = describe(journal.kind_of(&id), &id);
+        report.divergence = Some(format!("{what} before it has asked for entry {index} of its journal, {entry}"));
+    } else if recorded.is_by_code() && report.divergence.is_none() {
+        report.divergence = beyond;
+    } else {
+        report.beyond = beyond;
+    }
     report.matches = report.divergence.is_none();
     Ok(report)
 }
 
+/// How a run ended that was recorded.
+enum Recorded {
+    Completed(Option<Payload>),
+    /// Its code gave this error.
+    Failed(String),
+    /// It goes on, or somebody else ended it.
+    Cut,
+}
+
+impl Recorded {
+    fn of(task: &Task) -> Self {
+        // What the engine fails a task for, whatever its code would have done next.
+        const NOT_BY_CODE: [&str; 4] = ["deadline_exceeded", "crash_loop", "journal_full", "non_determinism"];
+        match (task.state, &task.error) {
+            (TaskState::Completed, _) => Self::Completed(task.output.clone()),
+            (TaskState::Failed, Some(error)) if !NOT_BY_CODE.contains(&error.code.as_str()) => {
+                Self::Failed(error.code.clone())
+            }
+            _ => Self::Cut,
+        }
+    }
+
+    fn is_by_code(&self) -> bool {
+        !matches!(self, Self::Cut)
+    }
+
+    /// Where what the code came to now is not what was recorded.
+    fn differs(&self, outcome: &Result<Payload, AgentError>) -> Option<String> {
+        match (self, outcome) {
+            (Self::Completed(recorded), Ok(output)) => {
+                let same = recorded.as_ref().is_some_and(|recorded| same(recorded, output));
+                (!same).then(|| "the code gave another output than was recorded".to_owned())
+            }
+            (Self::Failed(code), Ok(_)) => Some(format!("the code gave an output where it had failed with {code}")),
+            (Self::Failed(code), Err(error)) if *code == error.task_error().code => None,
+            (Self::Completed(_) | Self::Failed(_), Err(error)) => {
+                Some(format!("the code ended in another way than was recorded: {}", error.task_error()))
+            }
+            (Self::Cut, _) => None,
+        }
+    }
+}
+
 enum End {
     Judged(Verdict),
-    Done(Result<Payload, crate::agent::AgentError>),
+    Done(Result<Payload, AgentError>),
     Stuck,
 }
 

@@ -110,19 +110,15 @@ impl Newborn {
         Child { task: Arc::clone(&self.task), events: self.events.clone() }
     }
 
-    /// Lets it run once its entry is stored, even if the caller goes away meanwhile; whether it was stored.
-    pub(crate) async fn run_after(self, stored: oneshot::Receiver<bool>) -> bool {
-        let Self { engine, task, mut then, .. } = self;
-        then.begin_unless_it_waits();
-        let (done, begun) = oneshot::channel();
+    /// Lets it run once its entry is stored, even if the caller goes away meanwhile. Not before: its own writes must come after its insert, which waits for its
+    /// parent's.
+    pub(crate) fn run_after(self, stored: oneshot::Receiver<Option<u64>>) {
+        let Self { engine, task, then, .. } = self;
         tokio::spawn(async move {
-            let stored = stored.await.unwrap_or(false);
-            if stored {
+            if matches!(stored.await, Ok(Some(_))) {
                 follow(&engine, &task, then).await;
             }
-            let _ = done.send(stored);
         });
-        begun.await.unwrap_or(false)
     }
 }
 

@@ -107,10 +107,17 @@ async fn a_patch_holds_for_new_runs_and_old_ones_stay_as_they_were() {
         })
     };
     let store = Arc::new(MemoryTaskStore::new());
-    let before =
-        Orchestrator::builder().agent(agent(false, ledger.clone())).shared_store(store.clone()).start().await.unwrap();
-    let old = before.submit("patched", &()).await.unwrap().id();
-    until(&before, old, TaskState::Waiting).await;
+    // A process of its own, for it must not take the tasks of the other one's code.
+    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let before = Orchestrator::builder().agent(agent(false, ledger.clone())).shared_store(store.clone());
+    let old = process.spawn(async move {
+        let before = before.start().await.unwrap();
+        let id = before.submit("patched", &()).await.unwrap().id();
+        until(&before, id, TaskState::Waiting).await;
+        id
+    });
+    let old = old.await.unwrap();
+    process.shutdown_background();
     let after = Orchestrator::builder().agent(agent(true, ledger.clone())).shared_store(store).start().await.unwrap();
     let new = after.submit("patched", &()).await.unwrap().id();
     for id in [old, new] {

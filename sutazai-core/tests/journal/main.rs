@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod changes;
+mod effects;
+mod rerun;
 
 use std::{
     sync::{

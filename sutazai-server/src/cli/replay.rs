@@ -36,7 +36,13 @@ pub(super) async fn run(replay: Replay, settings: &Settings, out: Output) -> Res
         let entries = text(&found["entries"]);
         match found["divergence"].as_str() {
             Some(divergence) => out.line(&format!("the code does something else: {divergence}")),
-            None => out.line(&format!("the code does what was recorded in {entries} entries")),
+            None => {
+                out.line(&format!("the code does what was recorded in {entries} entries"))?;
+                match found["beyond"].as_str() {
+                    Some(beyond) => out.line(&format!("it has not come to an end there: {beyond}")),
+                    None => Ok(()),
+                }
+            }
         }
     })?;
     Ok(if matches { Exit::Done } else { Exit::Failed })

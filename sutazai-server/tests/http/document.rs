@@ -150,6 +150,7 @@ const ELSEWHERE: &[&str] = &[
     "newer_layout",
     "no_documents",
     "node_in_use",
+    "not_recorded",
     "output_too_large",
     "schema_unsupported",
     "script_used_up",

@@ -180,7 +180,7 @@ async fn a_recorded_run_is_replayed_and_kept() {
     let (id, _folder) = stepped(&server, 3).await;
     let replay = format!("/api/v1/tasks/{id}/replay");
     let report = server.ask(Method::POST, &replay, &[], Body::empty()).await.expect(200).json();
-    let expected = json!({"matches": true, "divergence": null, "output": {"steps": 3}, "error": null, "entries": 3});
+    let expected = json!({"matches": true, "divergence": null, "beyond": null, "output": {"steps": 3}, "error": null, "entries": 3});
     assert_eq!(report, expected);
     let cassette = server.get(&format!("/api/v1/tasks/{id}/cassette")).await.expect(200).json();
     assert_eq!((&cassette["version"], &cassette["agent"]), (&json!(1), &json!("dev.steps")));

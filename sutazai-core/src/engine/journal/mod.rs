@@ -1,35 +1,42 @@
 //! The journal of one execution: what was recorded before, and what is being recorded now.
 //!
-//! *Replay.* Code asks for its entries one by one; [`Journal::begin`] says what is known of each. A recorded outcome is revealed when the agent's code has
-//! nothing else to do, one at a time and always the one of the least index among those asked for, so parallel branches see their outcomes in the order in which
-//! they were recorded ([`Journal::advance`]).
+//! *Order.* Code asks for its entries one by one; [`Journal::begin`] says what is known of each. An outcome is revealed when the agent's code has nothing else
+//! to do, one at a time and always the one of the least index among those asked for, whether it was recorded before or has just been stored
+//! ([`Journal::advance`]). So parallel branches see their outcomes in the same order whenever the code runs, and a race has one winner. What is new, or was begun
+//! and has no outcome, goes on only when no recorded outcome is left to be revealed.
 //!
 //! *Divergence.* What is asked for and not recorded goes live only once its branch has asked for everything that was recorded in it before the first
-//! failure that no longer counts; else the code is not the code that wrote the journal.
+//! failure that no longer counts; else the code is not the code that wrote the journal. Nor may it end, or be suspended, before it has.
 
 mod pump;
 mod replay;
+mod signals;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
 };
 
-use tokio::sync::{Notify, oneshot};
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
-use self::replay::Recorded;
+use self::{
+    pump::Delivered,
+    replay::{Asked, Fresh, Recorded},
+};
 pub(crate) use self::{
     pump::{Draft, Sink},
-    replay::Begun,
+    replay::{Begun, PATCHED},
+    signals::{Receipt, Received},
 };
 use crate::{
     clock::Timestamp,
     payload::Payload,
-    task::{Entry, EntryId, EntryKind, MAX_ENTRIES, Outcome, TaskError, WaitReason},
+    task::{Entry, EntryId, EntryKind, MAX_ENTRIES, Outcome, TaskError, TaskId, WaitReason},
 };
-
-/// The branch of entries that no code asks for: what a journal took over from the one before it.
-pub(super) const CARRIED_OVER: &str = "^";
 
 /// What an execution must do instead of going on with its agent.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,14 +47,21 @@ pub(crate) enum Verdict {
     Continue(Payload),
     /// Fail for good.
     Fail(TaskError),
+    /// Where a recorded run is only replayed: the code needs more than was recorded, as told.
+    Beyond(String),
 }
 
 /// The journal of an execution.
 pub(crate) struct Journal {
+    task: TaskId,
     state: Mutex<State>,
     /// Where new entries go; none where a recorded run is only replayed.
     sink: Option<Arc<dyn Sink>>,
     judged: Notify,
+    /// Whoever polls the agent: something was stored that its code is to see.
+    poller: AtomicWaker,
+    /// A signal that a branch had taken is there for others again.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -57,31 +71,48 @@ struct State {
     recorded: BTreeMap<EntryId, Recorded>,
     /// By branch, the recorded entries that its code has not asked for, by the index of their first record. Only those whose absence means divergence.
     unasked: BTreeMap<String, BTreeMap<u64, EntryId>>,
+    /// The index of the first entry of this attempt: code may do without what earlier ones recorded.
+    since: u64,
     /// How many entries of a name a branch has asked for.
     occurrences: BTreeMap<(Arc<str>, String), u32>,
-    /// Recorded outcomes that were asked for and are not revealed yet.
-    asked: BTreeMap<u64, oneshot::Sender<()>>,
-    /// What was asked for and is not recorded, until it may go live.
-    fresh: Vec<(EntryId, oneshot::Sender<()>)>,
+    /// Recorded outcomes that the code has not seen yet.
+    hidden: BTreeSet<u64>,
+    /// Those of them that it has asked for.
+    asked: BTreeMap<u64, Asked>,
+    /// What was stored since, and the code has not seen yet, in the order of recording.
+    delivered: VecDeque<Delivered>,
+    /// What was asked for and has no outcome, until it may go live.
+    fresh: Vec<Fresh>,
+    /// The answers of `patched`, by the name of their entry; with the entry itself while the code has not asked for it.
+    patches: BTreeMap<String, (bool, Option<(u64, EntryId)>)>,
     /// The task is stored, and entries can be recorded.
     open: bool,
     verdict: Option<Verdict>,
-    /// Numbers of the signals that were received, by name.
-    received: BTreeMap<String, BTreeSet<u64>>,
-    /// Steps and calls that are under way.
-    live: usize,
-    /// Durable waits under way.
-    waits: BTreeMap<u64, (WaitReason, Option<Timestamp>)>,
+    /// Signals that were received.
+    received: Received,
+    /// Steps and calls that are under way, by branch.
+    live: BTreeMap<Arc<str>, usize>,
+    /// Durable waits under way, with their branch.
+    waits: BTreeMap<u64, (WaitReason, Option<Timestamp>, Arc<str>)>,
     next_wait: u64,
     pump: pump::State,
 }
 
 impl Journal {
-    /// Of an execution of the attempt that began at `attempt_epoch`, with what is stored already.
-    pub(crate) fn new(sink: Option<Arc<dyn Sink>>, entries: Vec<Entry>, attempt_epoch: u64) -> Arc<Self> {
-        let mut state = State { next: entries.last().map_or(0, |entry| entry.index + 1), ..State::default() };
+    /// Of an execution of `task`'s attempt that began at `attempt_epoch`, with what is stored already.
+    pub(crate) fn new(sink: Option<Arc<dyn Sink>>, task: TaskId, entries: Vec<Entry>, attempt_epoch: u64) -> Arc<Self> {
+        let next = entries.last().map_or(0, |entry| entry.index + 1);
+        let received = Received::of(task, &entries);
+        let mut state = State { next, received, ..State::default() };
         state.take_in(entries, attempt_epoch);
-        Arc::new(Self { state: Mutex::new(state), sink, judged: Notify::new() })
+        Arc::new(Self {
+            task,
+            state: Mutex::new(state),
+            sink,
+            judged: Notify::new(),
+            poller: AtomicWaker::new(),
+            freed: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,63 +152,35 @@ impl Journal {
         self.lock().verdict.clone()
     }
 
-    /// A step or a call is under way until the guard goes.
-    pub(crate) fn live(self: &Arc<Self>) -> Live {
-        self.lock().live += 1;
-        Live(Arc::clone(self))
+    /// Whoever polls the agent is woken when its code is to see something.
+    pub(crate) fn polled_by(&self, waker: &Waker) {
+        self.poller.register(waker);
     }
 
-    /// A durable wait is under way until the guard goes.
-    pub(crate) fn wait(self: &Arc<Self>, reason: WaitReason, until: Option<Timestamp>) -> Waits {
+    /// A step or a call of a branch is under way until the guard goes.
+    pub(crate) fn live(self: &Arc<Self>, path: &Arc<str>) -> Live {
+        *self.lock().live.entry(Arc::clone(path)).or_default() += 1;
+        Live(Arc::clone(self), Arc::clone(path))
+    }
+
+    /// A durable wait of a branch is under way until the guard goes.
+    pub(crate) fn wait(self: &Arc<Self>, path: &Arc<str>, reason: WaitReason, until: Option<Timestamp>) -> Waits {
         let mut state = self.lock();
         let id = state.next_wait;
         state.next_wait += 1;
-        state.waits.insert(id, (reason, until));
+        state.waits.insert(id, (reason, until, Arc::clone(path)));
         Waits(Arc::clone(self), id)
     }
 
     /// Whether the agent waits for what outlives it and does nothing else: why, and until when.
     pub(crate) fn only_waits(&self) -> Option<(WaitReason, Option<Timestamp>)> {
         let state = self.lock();
-        let busy = state.live > 0 || !state.asked.is_empty() || !state.fresh.is_empty() || state.pump.is_busy();
-        if busy || self.is_replay() {
+        let shown = state.asked.is_empty() && state.delivered.is_empty();
+        if !state.live.is_empty() || !shown || !state.fresh.is_empty() || state.pump.is_busy() || self.is_replay() {
             return None;
         }
-        let (reason, _) = state.waits.values().next()?;
-        Some((*reason, state.waits.values().filter_map(|(_, until)| *until).min()))
-    }
-
-    /// The number of the next signal of `name` that was not received yet; it counts as received from now on.
-    pub(crate) fn take_signal_number(&self, name: &str) -> u64 {
-        let mut state = self.lock();
-        let taken = state.received.entry(name.to_owned()).or_default();
-        let free = (0..).find(|number| !taken.contains(number)).unwrap_or(u64::MAX);
-        taken.insert(free);
-        free
-    }
-
-    /// It was not received after all.
-    pub(crate) fn give_signal_number_back(&self, name: &str, number: u64) {
-        if let Some(taken) = self.lock().received.get_mut(name) {
-            taken.remove(&number);
-        }
-    }
-
-    /// What the next journal begins with when the task continues as new: how many signals of each name were received, so that none is received again.
-    pub(crate) fn carried_over(&self, epoch: u64, at: Timestamp) -> Vec<Entry> {
-        let state = self.lock();
-        let counts = state
-            .received
-            .iter()
-            .map(|(name, taken)| (name, (0..).find(|number| !taken.contains(number)).unwrap_or(0)));
-        let entry = |(index, (name, count)): (u64, (&String, u64))| {
-            let id = EntryId { path: CARRIED_OVER.to_owned(), name: name.clone(), occurrence: 0 };
-            let outcome = Outcome::Done(
-                Payload::of(&replay::CarriedOver { received: count }).unwrap_or_else(|_| Payload::null()),
-            );
-            Entry { index, id, kind: EntryKind::Signal, outcome, epoch, at }
-        };
-        (0..).zip(counts.filter(|(_, count)| *count > 0)).map(entry).collect()
+        let (reason, ..) = state.waits.values().next()?;
+        Some((*reason, state.waits.values().filter_map(|(_, until, _)| *until).min()))
     }
 
     /// Entries that the journal holds.
@@ -185,19 +188,33 @@ impl Journal {
         self.lock().next
     }
 
-    /// Something that was recorded and that the code has not asked for.
+    /// Something that was recorded in this attempt and that the code has not asked for.
     pub(crate) fn left_over(&self) -> Option<(u64, EntryId)> {
         let state = self.lock();
-        state.unasked.values().filter_map(|left| left.first_key_value()).min().map(|(index, id)| (*index, id.clone()))
+        let left = state.unasked.values().filter_map(|left| left.range(state.since..).next());
+        left.min().map(|(index, id)| (*index, id.clone()))
+    }
+
+    /// Something that was recorded in a branch that waits now, and that its code has passed by.
+    pub(crate) fn passed_by(&self) -> Option<(u64, EntryId)> {
+        let state = self.lock();
+        let waiting = state.waits.values().filter_map(|(_, _, path)| state.unasked.get(&**path));
+        waiting.filter_map(|left| left.range(state.since..).next()).min().map(|(index, id)| (*index, id.clone()))
     }
 }
 
 /// A step or a call that is under way.
-pub(crate) struct Live(Arc<Journal>);
+pub(crate) struct Live(Arc<Journal>, Arc<str>);
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.lock().live -= 1;
+        let mut state = self.0.lock();
+        if let Some(count) = state.live.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                state.live.remove(&self.1);
+            }
+        }
     }
 }
 

@@ -122,6 +122,9 @@ pub(in crate::http) struct ReplayView {
     /// The first place where it did not.
     #[schema(required = true)]
     divergence: Option<String>,
+    /// What the code would do next, if it did all that was recorded and has not come to an end.
+    #[schema(required = true)]
+    beyond: Option<String>,
     /// What the code gave, if it came to its end.
     #[schema(schema_with = any_schema, required = true)]
     output: Option<()>,
@@ -156,6 +159,8 @@ pub(in crate::http) struct CassetteView {
     error: Option<ErrorView>,
     /// Which attempt this was.
     attempt: u32,
+    /// Failures of epochs before this one do not count any more.
+    attempt_epoch: u64,
     /// What it recorded.
     #[schema(value_type = Vec<Object>)]
     journal: (),
