@@ -11,7 +11,7 @@ use super::{
     at_work::{Outcome, Work, poll, sink, suspendable, work},
     catalogue::Registered,
     control::{Control, Entered, Stop},
-    inner::{Inner, backoff},
+    inner::{Inner, backoff, sleep_until},
     journal::{Journal, Verdict, full},
     transition::{Command, Transition},
     writer::is_stored,
@@ -435,12 +435,6 @@ pub(super) async fn write_until_answered(engine: Arc<Inner>, write: TaskWrite) -
 fn taken_over(task: TaskId) -> bool {
     tracing::info!(%task, "the task was taken over or ended meanwhile; this execution's outcome does not count");
     false
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at).await;
-    }
 }
 
 /// Cuts a text to at most `most` bytes, the mark of the cut included.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::{
     catalogue::Catalogue,
@@ -314,6 +317,14 @@ pub(crate) fn key_conflict(operation: &'static str) -> Error {
 
 pub(crate) fn shut_down() -> Error {
     Error::new(ErrorKind::Unavailable, "the engine has shut down").with_code("shutting_down")
+}
+
+/// Never returns where there is no moment to wait for.
+pub(super) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Pauses between tries against a store that does not answer: 50 ms, doubling, 5 s at most.

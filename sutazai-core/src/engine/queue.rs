@@ -9,7 +9,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     execution::Execution,
-    inner::{Inner, SLOW_POLL, backoff},
+    inner::{Inner, SLOW_POLL, backoff, sleep_until},
     places::OTHERS_PLACES,
     transition::{Command, Refused, apply},
 };
@@ -126,13 +126,6 @@ async fn claim(engine: &Arc<Inner>, permits: Vec<OwnedSemaphorePermit>) -> Resul
         engine.executions.void(id, epoch);
     }
     Ok(Claimed { count, held_back, until })
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Looks in the store for what other processes did: to tasks that somebody here waits for, and to those that are executed here. Until aborted.

@@ -1,6 +1,6 @@
 //! Dead letters: tasks that failed for good, until somebody decides what becomes of them.
 
-use axum::{body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sutazai_core::{
     Payload,
@@ -16,7 +16,7 @@ use super::{
     path::Id,
     problem::{Problem, ProblemView},
     query::{DeadLettersQuery, Query},
-    reply::{Reply, json},
+    reply::{Reply, json, no_content},
     state::AppState,
     strict::{Object, check_depth},
     tasks::{IdempotencyKey, changed, mark},
@@ -168,8 +168,7 @@ pub(super) async fn requeue_many(State(state): State<AppState>, key: Idempotency
 pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, key: IdempotencyKey, _: NoBody) -> Reply {
     let key = key.of_task(&state, id, "DELETE dead letter", &Payload::null()).await?;
     let changed = state.orchestrator().discard(id, key).await?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = no_content();
     mark(response.headers_mut(), changed.replayed);
     Ok(response)
 }

@@ -20,6 +20,13 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T, size: usize) -> 
     Ok(document(status, "application/json", text))
 }
 
+/// It is done, and there is nothing to say about it.
+pub(super) fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A body of `kind`.
 pub(super) fn document(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());

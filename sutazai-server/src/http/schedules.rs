@@ -1,6 +1,6 @@
 //! Schedules: tasks that come by themselves.
 
-use axum::{body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode};
 use sutazai_core::{
     Payload,
     engine::Submitted,
@@ -15,7 +15,7 @@ use super::{
     path::Named,
     problem::{Problem, ProblemView},
     query::{PageQuery, Query},
-    reply::{Reply, json},
+    reply::{Reply, json, no_content},
     state::AppState,
     strict::Object,
     tasks::{IdempotencyKey, accepted},
@@ -140,9 +140,7 @@ pub(super) async fn put(State(state): State<AppState>, Named(name): Named, body:
 )]
 pub(super) async fn delete(State(state): State<AppState>, Named(name): Named, _: NoBody) -> Reply {
     state.orchestrator().remove_schedule(&name).await?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(no_content())
 }
 
 /// Pause a schedule

@@ -1,6 +1,6 @@
 //! Dead letters of webhooks: tasks whose events are posted no more, until somebody decides what becomes of them.
 
-use axum::{body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode};
 use sutazai_core::{
     Payload,
     clock::{Clock, SystemClock},
@@ -14,7 +14,7 @@ use super::{
     path::Id,
     problem::{Problem, ProblemView},
     query::{PageQuery, Query},
-    reply::{Reply, json},
+    reply::{Reply, json, no_content},
     state::AppState,
     tasks::IdempotencyKey,
     views::{TaskView, WebhookLetter, WebhookLetterList},
@@ -83,9 +83,7 @@ pub(super) async fn requeue(State(state): State<AppState>, Id(id): Id, key: Idem
 pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, _: NoBody) -> Reply {
     state.orchestrator().task(id).await?;
     revive(&state, id, true).await?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(no_content())
 }
 
 async fn revive(state: &AppState, id: TaskId, skip: bool) -> Result<(), Problem> {

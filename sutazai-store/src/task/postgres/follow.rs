@@ -8,6 +8,7 @@ use std::{
 use sqlx::{AssertSqlSafe, postgres::PgArguments};
 use sutazai_core::{
     clock::Timestamp,
+    store::KEY_LIFE,
     task::{Entry, TaskId},
 };
 
@@ -18,9 +19,6 @@ use super::{
     text::{Column, Fill, Kind, Table, Text, uuid, uuids},
 };
 use crate::task::shared::plan::{Entries, Plan};
-
-/// How long a key is kept after its use, or after the end of its task.
-pub(super) const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Whether a key `k` belongs to an answer whose day has passed, by the database's clock: it counts as not used.
 pub(super) const EXPIRED: &str = "(k.task_id IS NULL AND k.expires_at <= (extract(epoch FROM now()) * 1000)::int8)";
@@ -134,7 +132,7 @@ pub(super) fn follow(plan: &Plan<'_>, judged: bool, statement: &mut Statement) -
     used.sort_by_key(|used| (&used.key.tenant, &used.key.key));
     for used in used {
         keys.id(used.task);
-        keys.int(used.at.map(|at| at.as_millis().saturating_add(KEY_LIFE_MS)));
+        keys.int(used.at.map(key_end));
         keys.text(&*used.key.tenant);
         keys.text(&*used.key.key);
         keys.bytes(&used.key.fingerprint);
@@ -326,5 +324,5 @@ pub(super) fn copies(plan: &Plan<'_>) -> Result<Vec<(AssertSqlSafe<String>, PgAr
 
 /// The first moment after which a key used at `at` may go.
 pub(super) fn key_end(at: Timestamp) -> i64 {
-    at.as_millis().saturating_add(KEY_LIFE_MS)
+    at.plus(KEY_LIFE).as_millis()
 }

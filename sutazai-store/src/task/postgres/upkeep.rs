@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     error::{Fault, Result},
-    follow::{EXPIRED, KEY_LIFE_MS, key_end},
+    follow::{EXPIRED, key_end},
     pool::{Lease, Pool, Purpose, safe},
     row::{Columns, payload, unreadable},
     text::{Text, escaped, limit, uuid, uuids},
@@ -129,7 +129,7 @@ pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId], now: Timestamp) -
 
 /// Forgets the keys of tasks that ended a day before `now`, and answers whose day has passed, and says how many there were.
 pub(super) async fn forget_keys(lease: &mut Lease, now: Timestamp) -> Result<u64> {
-    let until = now.as_millis().saturating_sub(KEY_LIFE_MS);
+    let until = now.minus(KEY_LIFE).as_millis();
     let mut after = Uuid::nil();
     let mut forgotten = 0;
     loop {

@@ -4,7 +4,7 @@ use sqlx::{Arguments, Row};
 use sutazai_core::{
     Payload,
     clock::{Clock, SystemClock, Timestamp},
-    store::Recalled,
+    store::{KEY_LIFE, Recalled},
     task::IdempotencyKey,
 };
 
@@ -13,7 +13,6 @@ use super::{
     read::Readers,
     retention::first_id,
     row::{Columns, payload},
-    statement::KEY_LIFE_MS,
     write::{alone, arguments, rows},
 };
 use crate::sqlite::writer::{Lease, Writer};
@@ -49,7 +48,7 @@ pub(super) async fn remember(writer: &Writer, key: &IdempotencyKey, answer: &Pay
         arguments.add(&*key.tenant)?;
         arguments.add(&*key.key)?;
         arguments.add(&key.fingerprint[..])?;
-        arguments.add(now.as_millis().saturating_add(KEY_LIFE_MS))?;
+        arguments.add(now.plus(KEY_LIFE).as_millis())?;
         arguments.add(answer.as_str())?;
         arguments.add(SystemClock.now().as_millis())
     })?;
@@ -72,7 +71,7 @@ pub(super) async fn forget(writer: &Writer, now: Timestamp) -> Result<u64> {
         }
     }
     // Ids begin with their time of creation, so the index leads straight to the keys that are old enough.
-    let oldest_kept = first_id(Timestamp::from_millis(now.as_millis().saturating_sub(KEY_LIFE_MS)));
+    let oldest_kept = first_id(now.minus(KEY_LIFE));
     let mut after = Vec::new();
     loop {
         let mut lease = writer.lease().await?;
@@ -108,7 +107,7 @@ async fn forget_some(lease: &mut Lease, after: &[u8], end: &[u8], now: Timestamp
         arguments.add(after)?;
         arguments.add(end)?;
         arguments.add(last.as_deref())?;
-        arguments.add(now.as_millis().saturating_sub(KEY_LIFE_MS))?;
+        arguments.add(now.minus(KEY_LIFE).as_millis())?;
         arguments.add(now.as_millis())
     })?;
     let deleted = rows(

@@ -4,7 +4,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use sutazai_core::task::{Task, TaskState};
+use sutazai_core::{
+    store::KEY_LIFE,
+    task::{Task, TaskState},
+};
 
 use super::{
     error::{Fault, Result},
@@ -16,9 +19,6 @@ use crate::task::shared::{plan::Plan, track::Write};
 
 /// Events in one row at most: an event's number is that of its row and its place there.
 pub(super) const EVENTS: usize = 1_024;
-
-/// How long a key is kept after the end of its task, and after it was used for a task that was there before.
-pub(super) const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The columns of a task that an update writes.
 const CHANGING: [&str; 20] = [
@@ -62,7 +62,7 @@ pub(super) fn store(plan: &Plan<'_>) -> Result<Vec<Statement>> {
             row.add(&*used.key.key)?;
             row.add(&used.key.fingerprint[..])?;
             row.id(used.task)?;
-            row.add(used.at.map(|at| at.as_millis().saturating_add(KEY_LIFE_MS)))
+            row.add(used.at.map(|at| at.plus(KEY_LIFE).as_millis()))
         })?;
         statements.push(text.end());
     }
