@@ -42,6 +42,7 @@ enum Fate {
 /// Memory behind faults: what is asked, how many calls there were before, and how many grants were lost so far decide.
 struct Faulty {
     inner: Arc<MemoryTaskStore>,
+    parallel_writes: usize,
     calls: AtomicU64,
     lost: AtomicU64,
     fate: fn(Asked<'_>, u64, u64) -> Fate,
@@ -49,7 +50,7 @@ struct Faulty {
 
 impl Faulty {
     fn new(inner: &Arc<MemoryTaskStore>, fate: fn(Asked<'_>, u64, u64) -> Fate) -> Self {
-        Self { inner: Arc::clone(inner), calls: AtomicU64::new(0), lost: AtomicU64::new(0), fate }
+        Self { inner: Arc::clone(inner), parallel_writes: 1, calls: AtomicU64::new(0), lost: AtomicU64::new(0), fate }
     }
 
     fn fate(&self, asked: Asked<'_>) -> Fate {
@@ -64,7 +65,7 @@ fn fault() -> Error {
 #[async_trait]
 impl TaskStore for Faulty {
     fn info(&self) -> StoreInfo {
-        self.inner.info()
+        StoreInfo { parallel_writes: self.parallel_writes, ..self.inner.info() }
     }
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
         tokio::task::yield_now().await; // so that others gather behind the commit
@@ -359,4 +360,33 @@ async fn one_dead_letter_that_cannot_be_requeued_keeps_no_other_from_it() {
         assert_eq!(engine.submit("bad", &n).await.unwrap().result().await.unwrap().state, TaskState::Failed);
     }
     assert_eq!(engine.requeue_all(TaskQuery::default()).await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_goes_beside_a_slow_one_only_where_the_store_takes_both() {
+    let slow = Duration::from_secs(40);
+    for (parallel_writes, waits) in [(1, true), (2, false)] {
+        let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
+        let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
+            Asked::Write(batch)
+                if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "77")) =>
+            {
+                Fate::Late(Duration::from_secs(40))
+            }
+            _ => Fate::Done,
+        });
+        let store = Faulty { parallel_writes, ..store };
+        let engine = Orchestrator::builder().agent(echo).store(store).start().await.unwrap();
+        let began = tokio::time::Instant::now();
+        let late = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.submit("echo", &77).await.unwrap().output::<u64>().await.unwrap() }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for n in 0..10 {
+            assert_eq!(engine.submit("echo", &n).await.unwrap().output::<u64>().await.unwrap(), n);
+        }
+        assert_eq!(began.elapsed() >= slow, waits, "{parallel_writes}: {:?}", began.elapsed());
+        assert_eq!(late.await.unwrap(), 77);
+    }
 }

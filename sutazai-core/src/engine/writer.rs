@@ -1,12 +1,16 @@
 //! Groups what arrives within a moment into one commit, so that throughput does not cost durability.
 
+mod group;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
+use self::group::{Group, Groups};
 use super::{control::Executions, hub::Hub, inner::shut_down, observer::Observer, places::Places};
 use crate::{
     error::{Error, Result},
@@ -17,21 +21,13 @@ use crate::{
 /// Requests that may wait for the commit under way; beyond it, callers wait.
 const QUEUE: usize = 4_096;
 
-/// A commit takes no more requests once it holds so many writes: bounds what a commit takes, in time and memory.
-const GROUP: usize = 2_048;
-
-/// The same for their bytes. Only a single request may be larger than that.
-const GROUP_BYTES: usize = 16 << 20;
-
 /// How often the revisions are read again after a commit whose outcome is unknown.
 const REREADS: u32 = 5;
 
 /// What became of the writes of one request, in order.
 pub(crate) type Outcomes = Vec<Result<WriteOutcome>>;
 
-/// How many writes of a group are whose.
-type Caller = (usize, oneshot::Sender<Outcomes>);
-
+/// What one caller asks for.
 struct Pending {
     writes: Vec<TaskWrite>,
     done: oneshot::Sender<Outcomes>,
@@ -100,70 +96,68 @@ async fn serve(
     committed: impl Committed,
     end: Arc<Notify>,
 ) {
-    let (mut writes, mut callers) = (Vec::new(), Vec::<Caller>::new());
-    let mut left = None;
+    let mut groups = Groups::new(store.info().parallel_writes);
+    let mut under_way = FuturesUnordered::new();
+    let mut all_heard = false;
     loop {
-        // Biased here and elsewhere: the same events in the same order always lead to the same writes, which the simulation relies on.
-        let first = match left.take() {
-            Some(left) => Some(left),
-            None => tokio::select! {
-                biased;
-                () = end.notified() => {
-                    pending.close();
-                    continue;
-                }
-                first = pending.recv() => first,
-            },
-        };
-        let Some(first) = first else { return };
-        left = gather(first, &mut pending, &mut writes, &mut callers);
-        let mut outcomes = match store.write(&writes).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(error) if !error.is_temporary() && callers.len() > 1 => one_by_one(&*store, &writes, &callers).await,
-            Err(error) => after_unknown_outcome(&*store, &writes, &error).await,
+        while groups.has_room()
+            && let Ok(request) = pending.try_recv()
+        {
+            groups.take(request);
         }
-        .into_iter();
-        let mut stored = writes.drain(..);
-        for (count, done) in callers.drain(..) {
-            let mut answer = Vec::with_capacity(count);
-            for (write, outcome) in stored.by_ref().zip(outcomes.by_ref()).take(count) {
-                if matches!(outcome, Ok(WriteOutcome::Applied)) {
-                    committed.committed(&write);
-                }
-                answer.push(outcome);
+        if let Some(group) = groups.begin() {
+            under_way.push(commit(&*store, group));
+            continue;
+        }
+        if all_heard && groups.is_idle() {
+            return;
+        }
+        let room = !all_heard && groups.has_room();
+        // Biased here and elsewhere: the same events in the same order always lead to the same writes, which the simulation relies on.
+        tokio::select! {
+            biased;
+            () = end.notified() => pending.close(),
+            Some((group, outcomes)) = under_way.next() => {
+                groups.end(&group);
+                answer(group, outcomes, &committed);
             }
-            let _ = done.send(answer); // a caller may have gone; the writes stand all the same
+            next = pending.recv(), if room => match next {
+                Some(request) => groups.take(request),
+                None => all_heard = true,
+            },
         }
     }
 }
 
-/// Takes `first` and what else is there into one group, as far as it fits; gives back what does not.
-fn gather(
-    first: Pending,
-    pending: &mut mpsc::Receiver<Pending>,
-    writes: &mut Vec<TaskWrite>,
-    callers: &mut Vec<Caller>,
-) -> Option<Pending> {
-    let (mut next, mut bytes) = (first, 0);
-    loop {
-        bytes += next.writes.iter().map(TaskWrite::bytes).sum::<usize>();
-        if bytes > GROUP_BYTES && !callers.is_empty() {
-            return Some(next);
+/// Tells the callers of a group, and first of all whoever wants to know of each commit.
+fn answer(group: Group, outcomes: Outcomes, committed: &impl Committed) {
+    let mut results = group.writes.into_iter().zip(outcomes);
+    for (count, done) in group.callers {
+        let mut answer = Vec::with_capacity(count);
+        for (write, outcome) in results.by_ref().take(count) {
+            if matches!(outcome, Ok(WriteOutcome::Applied)) {
+                committed.committed(&write);
+            }
+            answer.push(outcome);
         }
-        callers.push((next.writes.len(), next.done));
-        writes.append(&mut next.writes);
-        if writes.len() >= GROUP {
-            return None;
-        }
-        next = pending.try_recv().ok()?;
+        let _ = done.send(answer); // a caller may have gone; the writes stand all the same
     }
+}
+
+async fn commit(store: &dyn TaskStore, group: Group) -> (Group, Outcomes) {
+    let outcomes = match store.write(&group.writes).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) if !error.is_temporary() && group.callers.len() > 1 => one_by_one(store, &group).await,
+        Err(error) => after_unknown_outcome(store, &group.writes, &error).await,
+    };
+    (group, outcomes)
 }
 
 /// The store refuses a group for good: one of its requests is at fault, and the others must not fail with it.
-async fn one_by_one(store: &dyn TaskStore, writes: &[TaskWrite], callers: &[Caller]) -> Outcomes {
-    let mut outcomes = Vec::with_capacity(writes.len());
-    let mut rest = writes;
-    for (count, _) in callers {
+async fn one_by_one(store: &dyn TaskStore, group: &Group) -> Outcomes {
+    let mut outcomes = Vec::with_capacity(group.writes.len());
+    let mut rest = &group.writes[..];
+    for (count, _) in &group.callers {
         let (request, later) = rest.split_at(*count);
         rest = later;
         match store.write(request).await {
@@ -264,40 +258,5 @@ impl Announcer {
         if wakes_parent || frees_place {
             self.runnable.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        Payload,
-        clock::Timestamp,
-        task::{Signal, TaskId},
-    };
-
-    fn told(bytes: usize) -> TaskWrite {
-        let payload = Payload::of(&"x".repeat(bytes)).unwrap();
-        let signal = Signal { name: "s".to_owned(), payload, at: Timestamp::from_millis(0) };
-        TaskWrite::Signal { task: TaskId::from_bytes([1; 16]), signal, key: None }
-    }
-
-    #[test]
-    fn a_group_is_bounded_by_bytes_too_and_loses_nothing() {
-        let (queue, mut pending) = mpsc::channel(QUEUE);
-        let send = |bytes: usize| queue.try_send(Pending { writes: vec![told(bytes)], done: oneshot::channel().0 });
-        (0..40).for_each(|_| send(1 << 20).ok().unwrap());
-        send(2 * GROUP_BYTES).ok().unwrap();
-        (0..3).for_each(|_| send(10).ok().unwrap());
-        let (mut groups, mut left) = (Vec::new(), None);
-        while let Some(first) = left.take().or_else(|| pending.try_recv().ok()) {
-            let (mut writes, mut callers) = (Vec::new(), Vec::new());
-            left = gather(first, &mut pending, &mut writes, &mut callers);
-            assert_eq!(writes.len(), callers.len());
-            let bytes: usize = writes.iter().map(TaskWrite::bytes).sum();
-            assert!(bytes <= GROUP_BYTES || writes.len() == 1, "{bytes} bytes in one commit");
-            groups.push(writes.len());
-        }
-        assert_eq!(groups, [15, 15, 10, 1, 3]);
     }
 }

@@ -48,7 +48,7 @@ impl SimStore {
 #[async_trait]
 impl TaskStore for SimStore {
     fn info(&self) -> StoreInfo {
-        self.world.memory.info()
+        StoreInfo { parallel_writes: self.world.parallel_writes, ..self.world.memory.info() }
     }
 
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {

@@ -38,6 +38,8 @@ pub struct World {
     pub memory: MemoryTaskStore,
     pub programs: Arc<Vec<Program>>,
     pub lease: Duration,
+    /// Batches that each node stores at once.
+    pub parallel_writes: usize,
     /// Tasks that each node runs at once.
     pub most: Vec<usize>,
     pub machines: Vec<Arc<Machine>>,
@@ -69,6 +71,7 @@ impl World {
             began,
             memory: MemoryTaskStore::with_clock(Arc::new(StoreClock(began))).shared(),
             lease: ms(rng.u64(600..2_000)),
+            parallel_writes: rng.usize(1..=3),
             most: (0..nodes).map(|_| rng.usize(2..=8)).collect(),
             machines: (0..nodes).map(|_| Arc::new(Machine::new(began, rng.fork()))).collect(),
             restarts: (0..nodes).map(|_| Notify::new()).collect(),

@@ -118,7 +118,7 @@ fn fits(query: &TaskQuery, task: &Task) -> bool {
 #[async_trait]
 impl TaskStore for MemoryTaskStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo { name: "memory", durable: false, shared: self.shared }
+        StoreInfo { name: "memory", durable: false, shared: self.shared, parallel_writes: 1 }
     }
 
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {

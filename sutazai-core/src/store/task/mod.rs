@@ -33,6 +33,8 @@ pub struct StoreInfo {
     pub durable: bool,
     /// Whether other processes may use it at the same time: nodes then keep their leases alive.
     pub shared: bool,
+    /// How many batches it stores at the same time: an engine has as many under way, each for other tasks. 1 where they would only wait for each other.
+    pub parallel_writes: usize,
 }
 
 /// Tells an engine that something may be runnable; quick, and harmless when there is nothing. A store may forget one that its engine has dropped.

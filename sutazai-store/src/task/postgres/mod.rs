@@ -163,7 +163,7 @@ impl PostgresStore {
 #[async_trait]
 impl TaskStore for PostgresStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo { name: "postgres", durable: self.durable, shared: true }
+        StoreInfo { name: "postgres", durable: self.durable, shared: true, parallel_writes: 2 }
     }
 
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {

@@ -111,7 +111,12 @@ fn during(operation: &'static str, path: &Path) -> impl FnOnce(Fault) -> Error {
 #[async_trait]
 impl TaskStore for SqliteStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo { name: "sqlite", durable: self.synchronous == Synchronous::Full, shared: self.shared }
+        StoreInfo {
+            name: "sqlite",
+            durable: self.synchronous == Synchronous::Full,
+            shared: self.shared,
+            parallel_writes: 1,
+        }
     }
 
     async fn write(&self, batch: &[TaskWrite]) -> Result<Vec<WriteOutcome>> {
