@@ -51,6 +51,14 @@ impl Known {
         self.journals.get(&self.task.journal.era).map_or(&[], Vec::as_slice)
     }
 
+    /// What has ended the grant under which the task had this image. Whoever is not told of a cancel, or of a deadline on another clock, acts on until he writes;
+    /// a lease that is over he knows of by himself.
+    fn end_of(&self, image: &Task) -> Option<&EventKind> {
+        let goes_on = |kind: &EventKind| matches!(kind, EventKind::Running { .. } | EventKind::Progress(_));
+        let later = self.events.iter().filter(|event| event.seq > image.revision.seq);
+        later.map(|event| &event.kind).find(|kind| !goes_on(kind))
+    }
+
     /// The entry of this name that the next execution would not do again: its outcome, or that it was begun.
     fn standing(&self, entry: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let mut standing = None;
@@ -389,10 +397,7 @@ impl Checker {
         {
             fault = Some((Rule::Recorded, format!("it was recorded as {:?}", standing.outcome)));
         }
-        if !holds
-            && !frozen
-            && matches!(known.events.last().map(|event| &event.kind), Some(EventKind::Recovered { .. }))
-        {
+        if !holds && !frozen && matches!(known.end_of(image), Some(EventKind::Recovered { .. })) {
             fault = Some((Rule::Fenced, "somebody else took the task over before".to_owned()));
         }
         if let Some((rule, fault)) = fault {

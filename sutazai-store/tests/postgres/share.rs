@@ -63,6 +63,32 @@ pub(crate) fn lists_take_no_connection_from_leases_and_writes(server: &Postgres)
     });
 }
 
+pub(crate) fn a_purge_passes_over_what_others_hold(server: &Postgres) {
+    let database = server.database();
+    let ended = || {
+        let mut step = created();
+        step.apply(Command::Cancel, NOW).unwrap();
+        step
+    };
+    block_on(async {
+        let store = open(&database).await;
+        let steps = [ended(), ended(), ended()];
+        let ids: Vec<TaskId> = steps.iter().map(|step| step.task.id).collect();
+        store.write(&steps.map(insert)).await.unwrap();
+        let mut stranger = PgConnection::connect(&database.url()).await.unwrap();
+        stranger.execute("BEGIN").await.unwrap();
+        let held = format!("SELECT 1 FROM sutazai.tasks WHERE id = '{}' FOR UPDATE", ids[1]);
+        stranger.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(held))).await.unwrap();
+        // It does not wait: whoever holds the task would never let go in time.
+        let now = NOW.plus(Duration::from_secs(3_600));
+        assert_eq!(timeout(PATIENCE, store.purge(&ids, now)).await.unwrap().unwrap(), 2);
+        stranger.execute("COMMIT").await.unwrap();
+        assert_eq!(store.events(ids[1], 0, 10).await.unwrap().len(), 2, "it is left whole");
+        assert_eq!(store.purge(&ids, now).await.unwrap(), 1);
+        assert_eq!(store.load(&ids).await.unwrap(), [None, None, None]);
+    });
+}
+
 fn node(id: &str) -> NodeRecord {
     NodeRecord {
         id: NodeId::new(id),
