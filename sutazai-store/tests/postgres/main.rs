@@ -66,6 +66,7 @@ fn main() {
     test("a_backup_goes_on_in_another_cluster", restore::a_backup_goes_on_in_another_cluster);
     test("a_database_that_only_reads_is_tried_again", restore::a_database_that_only_reads_is_tried_again);
     test("lists_take_no_connection_from_leases_and_writes", share::lists_take_no_connection_from_leases_and_writes);
+    test("a_step_costs_the_same_however_long_journals_are", share::a_step_costs_the_same_however_long_journals_are);
     test("a_purge_passes_over_what_others_hold", share::a_purge_passes_over_what_others_hold);
     test("lists_of_what_lives_leave_history_alone", share::lists_of_what_lives_leave_history_alone);
     test(

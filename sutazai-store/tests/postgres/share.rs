@@ -5,7 +5,7 @@ use std::slice;
 use futures_util::future::join_all;
 use sutazai_core::{
     store::{NodeRecord, TaskQuery},
-    task::{IdempotencyKey, Progress, Signal as Told, Task, TaskState},
+    task::{Entry, EntryId, EntryKind, IdempotencyKey, Outcome, Progress, Signal as Told, Task, TaskState},
 };
 
 use super::*;
@@ -61,6 +61,36 @@ pub(crate) fn lists_take_no_connection_from_leases_and_writes(server: &Postgres)
             assert_eq!(list.unwrap().items, []);
         }
     });
+}
+
+pub(crate) fn a_step_costs_the_same_however_long_journals_are(server: &Postgres) {
+    const TASKS: usize = 20;
+    const STEPS: u64 = 100;
+    let database = server.database();
+    block_on(async {
+        let store = open(&database).await;
+        let steps: Vec<_> = (0..TASKS).map(|_| insert(created())).collect();
+        store.write(&steps).await.unwrap();
+        let granted = store.claim(&claim()).await.unwrap().tasks;
+        assert_eq!(granted.len(), TASKS);
+        for index in 0..STEPS {
+            let append = |task: &Task| {
+                let id =
+                    EntryId { path: String::new(), name: "step".into(), occurrence: u32::try_from(index).unwrap() };
+                let (epoch, outcome) = (task.revision.epoch, Outcome::Done(Payload::null()));
+                let entry = Entry { index, id, kind: EntryKind::Step, outcome, epoch, at: NOW };
+                TaskWrite::Append { task: task.id, epoch, era: 0, entries: vec![entry], children: Vec::new() }
+            };
+            let batch: Vec<_> = granted.iter().map(append).collect();
+            assert!(store.write(&batch).await.unwrap().iter().all(|outcome| *outcome == WriteOutcome::Applied));
+        }
+        store.close().await.unwrap();
+        until_gone(&database).await;
+    });
+    let read = "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE schemaname = 'sutazai' AND relname = 'journal_entries'";
+    let read: u64 = database.query(read).parse().unwrap();
+    let (entries, each) = (TASKS as u64 * STEPS, TASKS as u64 * STEPS * 2);
+    assert!((entries / 2..each).contains(&read), "{read} entries of indexes were read for {entries} steps");
 }
 
 pub(crate) fn a_purge_passes_over_what_others_hold(server: &Postgres) {

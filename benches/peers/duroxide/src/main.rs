@@ -29,8 +29,10 @@ const CALLERS: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
 const ALONE: usize = 200;
-/// Workers of either kind; 2 is its default.
-const WORKERS: [usize; 3] = [2, 4, 16];
+/// Workers of either kind; 2 is its default. With many more its writers lock one another out until it gives some tasks up.
+const WORKERS: [usize; 3] = [2, 4, 8];
+/// How long what is under way may take to end; after it the callers are let go.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who waits for which orchestration.
 static WAITING: LazyLock<Mutex<HashMap<String, oneshot::Sender<()>>>> = LazyLock::new(Mutex::default);
@@ -82,9 +84,10 @@ async fn measure(path: &str, workers: usize) -> Fallible<(f64, f64)> {
     tokio::time::sleep(MEASURED).await;
     let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
     over.store(true, Ordering::Relaxed);
-    while let Some(caller) = callers.join_next().await {
+    while let Ok(Some(caller)) = tokio::time::timeout(PATIENCE, callers.join_next()).await {
         caller??;
     }
+    callers.abort_all();
 
     let mut times = Vec::with_capacity(ALONE);
     for _ in 0..ALONE {

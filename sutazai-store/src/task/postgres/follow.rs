@@ -165,7 +165,8 @@ pub(super) fn follow(plan: &Plan<'_>, judged: bool, statement: &mut Statement) -
     outbox(plan, statement)
 }
 
-/// The first entry of each write goes behind the one that has to be there, which the statement looks for unless that is known.
+/// The first entry of each write goes behind the one that has to be there, which the statement looks for unless that is known. Not by `EXISTS`: beside an `OR`
+/// the planner may answer that by a hash of the whole table.
 fn entries(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
     let mut table = Table::new(&ENTRIES, plan.entries.len());
     let first = |of: &Entries<'_>, entry: &Entry| of.entries.first().is_some_and(|first| first.index == entry.index);
@@ -195,7 +196,7 @@ fn entries(plan: &Plan<'_>, statement: &mut Statement) -> Result<()> {
     statement.source(table)?;
     if looks {
         statement.sql(
-            " WHERE v.after IS NULL OR EXISTS (SELECT 1 FROM journal_entries AS j WHERE j.task_id = v.task_id AND j.era = v.era \
+            " WHERE v.after IS NULL OR (SELECT true FROM journal_entries AS j WHERE j.task_id = v.task_id AND j.era = v.era \
              AND j.idx = v.after) RETURNING 1",
         );
         statement.guard("SELECT count(*) FROM j", rows)?;

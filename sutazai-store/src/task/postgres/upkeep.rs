@@ -112,7 +112,7 @@ pub(super) async fn purge(lease: &mut Lease, tasks: &[TaskId], now: Timestamp) -
     }
     let sql = "WITH gone AS MATERIALIZED (SELECT id, labels FROM tasks AS t WHERE id = ANY($1) AND state IN ('completed', 'failed', 'cancelled') \
          AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS k WHERE k.task_id = t.id AND (t.finished_at > $2 OR k.expires_at > $3)) \
-         AND NOT (t.finished_at > $4 AND EXISTS (SELECT 1 FROM deliveries AS d WHERE d.task_id = t.id AND d.due_at IS NOT NULL)) \
+         AND (t.finished_at > $4 AND (SELECT true FROM deliveries AS d WHERE d.task_id = t.id AND d.due_at IS NOT NULL)) IS NOT TRUE \
          ORDER BY id FOR UPDATE SKIP LOCKED), \
          t AS (DELETE FROM tasks USING gone WHERE tasks.id = gone.id RETURNING 1), \
          e AS (DELETE FROM task_events AS o USING gone WHERE o.task_id = gone.id), \
