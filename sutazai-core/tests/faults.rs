@@ -58,6 +58,11 @@ impl Faulty {
     }
 }
 
+/// Whether the batch has a write of the task with this input.
+fn has(batch: &[TaskWrite], input: &str) -> bool {
+    batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == input))
+}
+
 fn fault() -> Error {
     Error::new(ErrorKind::Unavailable, "injected").with_code("store_unavailable")
 }
@@ -269,9 +274,7 @@ async fn what_was_acknowledged_ends_once_whatever_the_store_does() {
 async fn one_task_that_cannot_be_stored_does_not_take_its_group_with_it() {
     let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
     let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
-        Asked::Write(batch)
-            if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "666")) =>
-        {
+        Asked::Write(batch) if has(batch, "666") => {
             Fate::Refused(Error::new(ErrorKind::Invalid, "this task cannot be stored"))
         }
         _ => Fate::Done,
@@ -314,11 +317,7 @@ async fn what_is_told_while_a_task_is_suspended_wakes_it_at_once() {
     let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
     // One commit takes so long that the suspension and the signal come together into the next.
     let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
-        Asked::Write(batch)
-            if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "77")) =>
-        {
-            Fate::Late(Duration::from_millis(40))
-        }
+        Asked::Write(batch) if has(batch, "77") => Fate::Late(Duration::from_millis(40)),
         _ => Fate::Done,
     });
     let engine = Orchestrator::builder().agent(wait).agent(echo).store(store).start().await.unwrap();
@@ -364,15 +363,11 @@ async fn one_dead_letter_that_cannot_be_requeued_keeps_no_other_from_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_goes_beside_a_slow_one_only_where_the_store_takes_both() {
-    let slow = Duration::from_secs(40);
+    const SLOW: Duration = Duration::from_secs(40);
     for (parallel_writes, waits) in [(1, true), (2, false)] {
         let echo = agent_fn("echo", |_context, n: u64| async move { Ok(n) });
         let store = Faulty::new(&Arc::default(), |asked, _, _| match asked {
-            Asked::Write(batch)
-                if batch.iter().any(|write| write.image().is_some_and(|task| task.input.as_str() == "77")) =>
-            {
-                Fate::Late(Duration::from_secs(40))
-            }
+            Asked::Write(batch) if has(batch, "77") => Fate::Late(SLOW),
             _ => Fate::Done,
         });
         let store = Faulty { parallel_writes, ..store };
@@ -386,7 +381,7 @@ async fn a_commit_goes_beside_a_slow_one_only_where_the_store_takes_both() {
         for n in 0..10 {
             assert_eq!(engine.submit("echo", &n).await.unwrap().output::<u64>().await.unwrap(), n);
         }
-        assert_eq!(began.elapsed() >= slow, waits, "{parallel_writes}: {:?}", began.elapsed());
+        assert_eq!(began.elapsed() >= SLOW, waits, "{parallel_writes}: {:?}", began.elapsed());
         assert_eq!(late.await.unwrap(), 77);
     }
 }

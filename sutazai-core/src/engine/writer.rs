@@ -112,7 +112,6 @@ async fn serve(
         if all_heard && groups.is_idle() {
             return;
         }
-        let room = !all_heard && groups.has_room();
         // Biased here and elsewhere: the same events in the same order always lead to the same writes, which the simulation relies on.
         tokio::select! {
             biased;
@@ -121,7 +120,7 @@ async fn serve(
                 groups.end(&group);
                 answer(group, outcomes, &committed);
             }
-            next = pending.recv(), if room => match next {
+            next = pending.recv(), if !all_heard && groups.has_room() => match next {
                 Some(request) => groups.take(request),
                 None => all_heard = true,
             },

@@ -72,19 +72,20 @@ impl Groups {
     }
 
     /// Whether a request can be taken. What cannot be committed now had better wait where its sender is held back.
-    pub(super) fn has_room(&mut self) -> bool {
-        if self.under_way == self.most {
-            return false;
-        }
-        if let Some(request) = self.left.take() {
-            self.take(request);
-        }
-        self.left.is_none()
+    pub(super) fn has_room(&self) -> bool {
+        self.left.is_none() && self.under_way < self.most
     }
 
     pub(super) fn take(&mut self, request: Pending) {
         let waits = request.writes.iter().flat_map(touches).any(|task| self.busy.contains(&task));
         self.left = if waits { Some(request) } else { self.next.take(request) };
+    }
+
+    /// Takes what was left, where there is room for it by now.
+    fn take_left(&mut self) {
+        if let Some(request) = self.left.take() {
+            self.take(request);
+        }
     }
 
     /// The group that is to be committed now, if there is one.
@@ -100,6 +101,7 @@ impl Groups {
         if self.most > 1 {
             self.busy.extend(group.touches());
         }
+        self.take_left();
         Some(group)
     }
 
@@ -111,6 +113,7 @@ impl Groups {
                 self.busy.remove(&task);
             }
         }
+        self.take_left();
     }
 
     pub(super) fn is_idle(&self) -> bool {
