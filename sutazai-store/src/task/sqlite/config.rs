@@ -1,6 +1,7 @@
 //! The settings of a SQLite task store.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -70,9 +71,12 @@ impl SqliteConfig {
 
     /// The file that whoever has the store open holds.
     pub(super) fn lock(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".lock");
-        path.into()
+        beside(&self.path, ".lock")
+    }
+
+    /// The write-ahead log, which SQLite puts beside what links lead to.
+    pub(super) async fn log(&self) -> io::Result<PathBuf> {
+        Ok(beside(&tokio::fs::canonicalize(&self.path).await?, "-wal"))
     }
 
     fn options(&self) -> SqliteConnectOptions {
@@ -129,4 +133,10 @@ impl SqliteConfig {
             .pragma("cache_size", "-256")
             .thread_name(|_| "sqlite-upkeep".to_owned())
     }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }

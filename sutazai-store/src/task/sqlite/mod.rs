@@ -3,6 +3,7 @@
 //! One connection writes, each batch in one transaction and one `fsync`; a few others read beside it, and a task of its own moves the
 //! write-ahead log into the file, so that no commit waits for that.
 
+mod ahead;
 mod claim;
 mod config;
 mod error;
@@ -78,12 +79,13 @@ impl SqliteStore {
             }
             let lock = lock::hold(config.lock(), config.shared).await.map_err(Fault::Path)?.ok_or(Fault::InUse)?;
             let connection = schema::open(&config).await?;
-            Ok((lock, Writer::new(config.writer(), text::GUARD, connection).await?))
+            let log = config.log().await.map_err(Fault::Path)?;
+            Ok((lock, log, Writer::new(config.writer(), text::GUARD, connection).await?))
         };
-        let (lock, writer) = open.await.map_err(during("open", &config.path))?;
+        let (lock, log, writer) = open.await.map_err(during("open", &config.path))?;
         let writer = Arc::new(writer);
         Ok(Self {
-            upkeep: Upkeep::start(config.checkpointer(), Arc::clone(&writer)),
+            upkeep: Upkeep::start(config.checkpointer(), Arc::clone(&writer), log),
             readers: Readers::new(&config),
             synchronous: config.synchronous,
             shared: config.shared,

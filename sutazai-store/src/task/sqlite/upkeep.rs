@@ -1,6 +1,7 @@
-//! Work beside the commits: moves the write-ahead log into the file before it grows too long, and forgets old keys.
+//! Work beside the commits: moves the write-ahead log into the file before it grows too long, keeps room ahead of it, and forgets old keys.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
-use super::{error::Result, keys};
+use super::{ahead::Ahead, error::Result, keys};
 use crate::sqlite::writer::Writer;
 
 /// Pages from which on commits wait for the rest, so that the log starts again (64 MiB).
@@ -56,10 +57,11 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn start(options: SqliteConnectOptions, writer: Arc<Writer>) -> Self {
+    /// Of the store with this writer and this log.
+    pub(super) fn start(options: SqliteConnectOptions, writer: Arc<Writer>, log: PathBuf) -> Self {
         let (end, ended) = oneshot::channel();
         let committed = Arc::new(Notify::new());
-        let task = tokio::spawn(keep(options, writer, Arc::clone(&committed), ended));
+        let task = tokio::spawn(keep(options, writer, Ahead::of(log), Arc::clone(&committed), ended));
         Self { committed, ending: Mutex::new(Some((end, task))) }
     }
 
@@ -83,6 +85,7 @@ impl Upkeep {
 async fn keep(
     options: SqliteConnectOptions,
     writer: Arc<Writer>,
+    mut ahead: Ahead,
     committed: Arc<Notify>,
     mut ended: oneshot::Receiver<()>,
 ) {
@@ -98,7 +101,7 @@ async fn keep(
                 let bounds = Bounds { hard: if hard { BOUNDS.hard } else { u64::MAX }, ..BOUNDS };
                 match checkpoint(&mut connection, &options, &writer, bounds).await {
                     Ok(Checkpoint::Hindered) => truce = Some(Instant::now() + TRUCE),
-                    Ok(Checkpoint::Done) => {}
+                    Ok(Checkpoint::Done { pages }) => ahead.keep(&writer, pages).await,
                     Err(fault) if fault.is_closed() => {}
                     Err(fault) => {
                         // The log only grows meanwhile; the next commit brings the next try.
@@ -133,8 +136,8 @@ async fn keep(
 /// How a checkpoint went.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Checkpoint {
-    /// As far as it should.
-    Done,
+    /// As far as it should; so many pages are in the log.
+    Done { pages: u64 },
     /// The log is too long and cannot start again: somebody still reads from it.
     Hindered,
 }
@@ -149,14 +152,18 @@ pub(super) async fn checkpoint(
         Some(connection) => connection,
         None => connection.insert(options.connect().await?),
     };
-    if log(connection, "NOOP").await?.pages < bounds.soft || log(connection, "PASSIVE").await?.pages < bounds.hard {
-        return Ok(Checkpoint::Done);
+    let mut pages = log(connection, "NOOP").await?.pages;
+    if pages >= bounds.soft {
+        pages = log(connection, "PASSIVE").await?.pages;
+    }
+    if pages < bounds.hard {
+        return Ok(Checkpoint::Done { pages });
     }
     // Commits or readers never paused long enough for the log to start again: hold commits back, and wait a little for the readers.
     let lease = writer.lease().await?;
     let state = log(connection, "RESTART").await?;
     drop(lease);
-    Ok(if state.hindered { Checkpoint::Hindered } else { Checkpoint::Done })
+    Ok(if state.hindered { Checkpoint::Hindered } else { Checkpoint::Done { pages: state.pages } })
 }
 
 async fn empty(connection: Option<SqliteConnection>, options: &SqliteConnectOptions) -> Result<()> {
