@@ -41,6 +41,7 @@ async fn main() -> Result<()> {
                     usage.prompt_tokens, usage.completion_tokens, finish.stop
                 );
             }
+            ChatEvent::Thinking(piece) => eprint!("{piece}"),
             ChatEvent::ToolCall(call) => println!("it wants to call {}", call.name),
         }
     }

@@ -21,14 +21,7 @@ struct Eliza {
 impl Eliza {
     fn new() -> Self {
         let capabilities = ModelCapabilities { chat: true, ..ModelCapabilities::default() };
-        let info = ModelInfo {
-            name: "eliza".into(),
-            backend: "rules".into(),
-            context_length: 1_000,
-            dimension: 0,
-            capabilities,
-        };
-        Self { info }
+        Self { info: ModelInfo { capabilities, ..ModelInfo::new("eliza", "rules", 1_000) } }
     }
 
     fn answer(said: &str) -> String {
@@ -63,7 +56,7 @@ impl ChatModel for Eliza {
         let usage = Usage { prompt_tokens: words(said), completion_tokens: words(&answer) };
         let finish = Finish { stop: StopReason::Stop, usage, prompt_ms: None, completion_ms: None };
         let events = [Ok(ChatEvent::Text(answer)), Ok(ChatEvent::Finish(finish))];
-        Ok(Box::pin(stream::iter(events)))
+        Ok(ChatStream::new(&self.info, stream::iter(events)))
     }
 }
 

@@ -1,12 +1,19 @@
-//! The one maker of HTTP clients: rustls with ring, bounded waiting, no proxy between a program and its own machine.
+//! The one maker of HTTP clients: rustls with ring, bounded waiting, no proxy between a program and its own machine. And what every backend does with
+//! an answer: it reads a refusal so far and no further, and makes of a body what it says, as it comes.
 
-use std::time::Duration;
+use std::{collections::VecDeque, pin::Pin, time::Duration};
 
-use reqwest::{Client, Url};
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
+use reqwest::{Client, Response, Url, header};
 use sutazai_core::{Error, ErrorKind, Result};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// Bytes of a refusal that are read.
+const REFUSAL: usize = 64 << 10;
 
 /// A client for `base`. `silence` is how long the peer may send nothing before the call fails.
 pub(crate) fn client(base: &Url, silence: Duration) -> Result<Client> {
@@ -55,6 +62,95 @@ pub(crate) fn shown(url: &Url) -> String {
     let _ = url.set_password(None);
     url.set_query(None);
     url.as_str().trim_end_matches('/').to_owned()
+}
+
+/// An answer that is not the one hoped for.
+pub(crate) struct Refusal {
+    /// The status.
+    pub(crate) status: u16,
+    /// When to come again, if it says so in seconds.
+    pub(crate) wait: Option<Duration>,
+    /// The beginning of its body.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Reads an answer as a refusal.
+pub(crate) async fn refusal(response: Response) -> Refusal {
+    let status = response.status().as_u16();
+    let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    // The status says the most; a body that cannot be read is as good as none.
+    let body = read(response, REFUSAL).await.unwrap_or_default();
+    Refusal { status, wait: wait.map(Duration::from_secs), body }
+}
+
+/// A body, or its first `most` bytes; what comes after them is not waited for.
+pub(crate) async fn read(mut response: Response, most: usize) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        body.extend_from_slice(&piece);
+        if body.len() >= most {
+            body.truncate(most);
+            break;
+        }
+    }
+    Ok(body)
+}
+
+/// Makes of the bytes of a body what they say.
+pub(crate) trait Decode: Send + 'static {
+    /// What they say.
+    type Item: Send + 'static;
+
+    /// Takes bytes, cut anywhere, and adds to `out` what they say, before a failure too. Whether more may follow.
+    fn push(&mut self, bytes: &[u8], out: &mut VecDeque<Self::Item>) -> Result<bool>;
+
+    /// The body has ended although more might have followed.
+    fn end(&mut self, out: &mut VecDeque<Self::Item>) -> Result<()>;
+}
+
+/// What the bytes of a body say, as they come; it ends with the first failure. Dropping it closes the connection, which makes a server stop.
+pub(crate) fn decoded<D: Decode>(
+    bytes: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    decoder: D,
+) -> impl Stream<Item = Result<D::Item>> + Send + 'static {
+    let body = Body { bytes: Box::pin(bytes), decoder, items: VecDeque::new(), failure: None, open: true };
+    let next = |mut body: Body<D>| async move {
+        let item = body.next().await?;
+        Some((item, body))
+    };
+    stream::unfold(body, next).fuse()
+}
+
+struct Body<D: Decode> {
+    bytes: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
+    decoder: D,
+    items: VecDeque<D::Item>,
+    /// What ends the body after those items.
+    failure: Option<Error>,
+    open: bool,
+}
+
+impl<D: Decode> Body<D> {
+    async fn next(&mut self) -> Option<Result<D::Item>> {
+        loop {
+            if let Some(item) = self.items.pop_front() {
+                return Some(Ok(item));
+            }
+            if let Some(error) = self.failure.take() {
+                return Some(Err(error));
+            }
+            if !self.open {
+                return None;
+            }
+            let more = match self.bytes.next().await {
+                Some(Ok(bytes)) => self.decoder.push(&bytes, &mut self.items),
+                Some(Err(error)) => Err(error),
+                None => self.decoder.end(&mut self.items).map(|()| false),
+            };
+            self.open = matches!(more, Ok(true));
+            self.failure = more.err();
+        }
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

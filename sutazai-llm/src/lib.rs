@@ -3,7 +3,9 @@
 #[cfg(test)]
 mod fake_http;
 mod http;
+pub mod gateway;
 pub mod local;
 pub mod ollama;
+pub mod openai;
 pub mod registry;
 mod vector;

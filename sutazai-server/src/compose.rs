@@ -1,6 +1,7 @@
 //! From settings to a running engine: which store, models, vectors and agents.
 
 mod limited;
+mod models;
 mod store;
 
 use std::{
@@ -16,13 +17,12 @@ use sutazai_core::{
     clock::{Clock, SystemClock},
     engine::{Drained, Keep, Observer, OrchestratorBuilder, Retention},
     memory::MemoryVectorStore,
-    model::{ChatModel, Usage},
+    model::Usage,
     task::{Event, Task},
 };
 use sutazai_llm::{
-    local::{LocalChat, LocalEmbedding},
-    ollama::{Discovered, OllamaChat, answering, default_urls},
-    registry::ModelStore,
+    gateway::Unobserved,
+    ollama::{Discovered, answering, default_urls},
 };
 use sutazai_store::vector::UsearchStore;
 use tokio::sync::{Mutex, Notify};
@@ -30,7 +30,6 @@ use tokio::sync::{Mutex, Notify};
 use self::limited::Limited;
 use crate::{
     config::{Role, Settings, VectorProvider, masked_url},
-    defaults::WithDefaults,
     dev_agents::dev_agents,
     metrics::Metrics,
     node::DataDir,
@@ -111,7 +110,8 @@ pub async fn serving(
         VectorProvider::Usearch => Some(Arc::new(UsearchStore::open(dir.join(INDEX)).await?)),
         VectorProvider::Memory => None,
     };
-    let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
+    let builder = vectors(builder, index.as_ref());
+    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _).await?;
     let engine = Engine::new(builder.start().await?, index);
     if settings.webhook_secret.is_some() {
         let policy = Policy { allow_private: settings.webhook_allow_private };
@@ -188,7 +188,7 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
         }
         VectorProvider::Memory => None,
     };
-    let builder = models(vectors(builder, index.as_ref()), settings, ollama).await?;
+    let builder = models::models(vectors(builder, index.as_ref()), settings, ollama, Arc::new(Unobserved)).await?;
     Ok(Engine::new(builder.start().await?, index))
 }
 
@@ -196,7 +196,7 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
 pub async fn replaying(settings: &Settings) -> Result<Orchestrator> {
     let catalogue = catalogue(agents_options(settings));
     let builder = Orchestrator::builder().agents(catalogue.agents).agents(dev_agents()).router(catalogue.router);
-    models(vectors(builder, None), settings, None).await?.start().await
+    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved)).await?.start().await
 }
 
 /// Why a command that works alone makes its index anew.
@@ -256,29 +256,6 @@ async fn listens(url: &str) -> bool {
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return false };
     let connecting = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port));
     tokio::time::timeout(Duration::from_millis(500), connecting).await.is_ok_and(|connected| connected.is_ok())
-}
-
-/// Adds the models, the default ones first. Nothing is loaded before it is used.
-async fn models(
-    builder: OrchestratorBuilder,
-    settings: &Settings,
-    ollama: Option<Discovered>,
-) -> Result<OrchestratorBuilder> {
-    let store = ModelStore::new(&settings.models_dir);
-    let mut chat: Vec<Arc<dyn ChatModel>> = Vec::new();
-    if let Some(ollama) = ollama {
-        match OllamaChat::connect(ollama.client, &settings.model_id, None).await {
-            Ok(model) => chat.push(Arc::new(model)),
-            Err(error) => {
-                tracing::warn!(error = %error.report(), "the Ollama's model cannot be used; {CHAT_MODEL} answers instead");
-            }
-        }
-    }
-    chat.push(Arc::new(LocalChat::from_store(store.clone(), CHAT_MODEL)?));
-    let builder = chat.into_iter().fold(builder, |builder, model| {
-        builder.chat_model(WithDefaults::wrap(model, settings.temperature, settings.max_tokens))
-    });
-    Ok(builder.embedding_model(Arc::new(LocalEmbedding::new(store, EMBEDDING_MODEL)?)))
 }
 
 #[cfg(test)]

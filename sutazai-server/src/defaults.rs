@@ -47,13 +47,21 @@ impl ChatModel for WithDefaults {
         request.max_tokens = request.max_tokens.or(self.max_tokens);
         self.model.chat(request).await
     }
+
+    async fn load(&self) -> Result<()> {
+        self.model.load().await
+    }
+
+    async fn unload(&self) -> Result<()> {
+        self.model.unload().await
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use sutazai_core::{Error, ErrorKind, model::ModelCapabilities};
+    use sutazai_core::{Error, ErrorKind};
 
     use super::*;
 
@@ -77,13 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_keeps_what_it_says_itself() {
-        let info = ModelInfo {
-            name: "recorder".into(),
-            backend: "test".into(),
-            context_length: 1,
-            dimension: 0,
-            capabilities: ModelCapabilities::default(),
-        };
+        let info = ModelInfo::new("recorder", "test", 1);
         let recorder = Arc::new(Recorder(info, Mutex::default()));
         let model = WithDefaults::wrap(Arc::clone(&recorder) as _, Some(0.1), Some(7));
         let _ = model.chat(ChatRequest::ask("open")).await;

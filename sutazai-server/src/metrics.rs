@@ -1,6 +1,7 @@
 //! What the server counts and measures, for Prometheus.
 
 mod agents;
+mod models;
 mod routes;
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,7 +18,7 @@ use sutazai_core::{
     task::{Event, Task},
 };
 
-use self::agents::AgentMetrics;
+use self::{agents::AgentMetrics, models::ModelMetrics};
 pub(crate) use self::routes::Routes;
 
 /// The content type of [`Metrics::text`].
@@ -40,6 +41,7 @@ pub struct Metrics {
     families: Arc<Families>,
     running: IntGauge,
     queued: IntGauge,
+    models: ModelMetrics,
 }
 
 /// What the store says about the queue.
@@ -145,7 +147,8 @@ impl Metrics {
             .into_iter()
             .map(|name| (name.as_ref().to_owned(), AgentMetrics::new(name.as_ref(), Arc::clone(&families))))
             .collect();
-        Ok(Self { registry, agents, families, running, queued })
+        let models = ModelMetrics::new(&registry)?;
+        Ok(Self { registry, agents, families, running, queued, models })
     }
 
     /// An attempt to post an event ended so.
@@ -169,6 +172,7 @@ impl Metrics {
             }
         }
         let mut families = self.registry.gather();
+        families.extend(self.models.of_ollama());
         if let Some(agent) = agent {
             families.retain_mut(|family| concerns(family, agent));
         }

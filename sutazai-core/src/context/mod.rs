@@ -26,7 +26,7 @@ use crate::{
         journal::{Journal, Verdict},
     },
     error::{Error, ErrorKind, Result},
-    model::{ChatEvent, ChatReply, ChatRequest, ChatStream, Models, collect},
+    model::{Caller, ChatEvent, ChatReply, ChatRequest, ChatStream, Models, collect},
     store::{VectorHit, VectorQuery, VectorStore},
     task::{EntryKind, Progress, Task, TaskId},
 };
@@ -153,14 +153,29 @@ impl Context {
     pub async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
         self.not_replayed("a model")?;
         let model = self.models().chat(request.model.as_deref())?;
-        let name = model.info().name.clone();
+        let stream = model.chat(ChatRequest { caller: self.caller(), ..request }).await?;
+        let name = stream.served().model.clone();
         let shared = Arc::clone(&self.0);
-        let stream = model.chat(request).await?;
-        Ok(Box::pin(stream.inspect(move |event| {
-            if let Ok(ChatEvent::Finish(finish)) = event {
-                shared.engine.observer.model_called(&shared.task.agent, &name, finish.usage);
-            }
-        })))
+        Ok(stream.map_events(|events| {
+            events.inspect(move |event| {
+                if let Ok(ChatEvent::Finish(finish)) = event {
+                    shared.engine.observer.model_called(&shared.task.agent, &name, finish.usage);
+                }
+            })
+        }))
+    }
+
+    /// Who asks where this execution asks a model.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        let task = &self.0.task;
+        Caller {
+            task: Some(task.id),
+            agent: Some(Arc::clone(&task.agent)),
+            tenant: Some(Arc::clone(&task.tenant)),
+            priority: task.priority,
+            deadline: task.deadline,
+        }
     }
 
     /// The vectors of `texts` by the default embedding model, in order, of unit length. Not recorded: the same texts give the same vectors.

@@ -159,11 +159,14 @@ impl ScriptedChat {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             info: ModelInfo {
-                name: name.into(),
-                backend: "scripted".into(),
-                context_length: 8192,
-                dimension: 0,
-                capabilities: ModelCapabilities { chat: true, embedding: false, tools: true, schema: true, seed: true },
+                capabilities: ModelCapabilities {
+                    chat: true,
+                    tools: true,
+                    schema: true,
+                    seed: true,
+                    ..ModelCapabilities::NONE
+                },
+                ..ModelInfo::new(name, "scripted", 8192)
             },
             rules: Vec::new(),
             queue: Mutex::default(),
@@ -252,12 +255,11 @@ impl ChatModel for ScriptedChat {
         }
         let between = script.between;
         let events = script.events(&request, count(prompt));
-        Ok(stream::iter(events)
-            .then(move |event| async move {
-                pause(between).await;
-                event
-            })
-            .boxed())
+        let events = stream::iter(events).then(move |event| async move {
+            pause(between).await;
+            event
+        });
+        Ok(ChatStream::new(&self.info, events))
     }
 }
 

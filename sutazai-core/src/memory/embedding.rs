@@ -32,11 +32,9 @@ impl HashedEmbedding {
         let capabilities = ModelCapabilities { embedding: true, ..ModelCapabilities::default() };
         Self {
             info: ModelInfo {
-                name: "hashed".into(),
-                backend: "hashed".into(),
-                context_length: CONTEXT,
                 dimension: dimension.max(1),
                 capabilities,
+                ..ModelInfo::new("hashed", "hashed", CONTEXT)
             },
         }
     }

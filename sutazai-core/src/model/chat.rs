@@ -1,14 +1,13 @@
 //! Chat: a request, a stream of events, and the trait between them.
 
-use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_core::Stream;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ModelInfo;
+use super::{Caller, ChatStream, ModelInfo};
 use crate::error::{Error, ErrorKind, Fault, Result};
 
 /// Who says a message.
@@ -32,6 +31,9 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// Pictures that belong to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// The tools an assistant's message calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
@@ -43,7 +45,7 @@ pub struct Message {
 impl Message {
     /// A message of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+        Self { role, content: content.into(), images: Vec::new(), tool_calls: Vec::new(), tool_call_id: None }
     }
 
     /// Instructions.
@@ -55,6 +57,15 @@ impl Message {
     pub fn user(content: impl Into<String>) -> Self {
         Self::new(Role::User, content)
     }
+}
+
+/// A picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its media type, such as `image/png`.
+    pub media_type: String,
+    /// Its bytes in standard base64.
+    pub data: String,
 }
 
 /// A tool that the model may call.
@@ -133,6 +144,28 @@ pub struct ChatRequest {
     pub max_tokens: Option<u32>,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
+    /// Whether the model thinks aloud first; its own habit if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub think: Option<bool>,
+    /// Whether an answer that was given before will do.
+    #[serde(skip)]
+    pub caching: Caching,
+    /// Who asks.
+    #[serde(skip)]
+    pub caller: Caller,
+}
+
+/// Whether an answer that was given before will do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Caching {
+    /// Where the request says that its answer is always the same: with temperature 0.
+    #[default]
+    Auto,
+    /// If it is no older than this, whatever the temperature.
+    MaxAge(Duration),
+    /// Never; the new answer is not kept either.
+    Off,
 }
 
 impl ChatRequest {
@@ -175,6 +208,12 @@ impl ChatRequest {
         }
         if !info.capabilities.tools && self.messages.iter().any(past) {
             return unsupported("this model does not understand the tool calls in the conversation");
+        }
+        if !info.capabilities.vision && self.messages.iter().any(|message| !message.images.is_empty()) {
+            return unsupported("this model does not see images");
+        }
+        if !info.capabilities.thinking && self.think == Some(true) {
+            return unsupported("this model does not think aloud");
         }
         if self.response_format != ResponseFormat::Text && !info.capabilities.schema {
             return unsupported("this model does not keep to a JSON schema");
@@ -224,14 +263,13 @@ pub struct Finish {
 pub enum ChatEvent {
     /// More text, never empty, whole characters.
     Text(String),
+    /// More of what the model thinks before it answers, never empty, whole characters.
+    Thinking(String),
     /// A complete tool call.
     ToolCall(ToolCall),
     /// The end; nothing follows.
     Finish(Finish),
 }
-
-/// Pieces of an answer, ending with [`ChatEvent::Finish`] or an error. Dropping it stops the generation.
-pub type ChatStream = Pin<Box<dyn Stream<Item = Result<ChatEvent>> + Send>>;
 
 /// A model that answers.
 #[async_trait]
@@ -248,6 +286,16 @@ pub trait ChatModel: Send + Sync + 'static {
     /// `context_length_exceeded`), a model that is missing (`model_not_found`) or cannot be reached (`model_unavailable`). Cancel by dropping: the
     /// model's slot is free soon after.
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream>;
+
+    /// Brings the model into memory, where that can be asked for; otherwise the first answer does. Returns when it is there.
+    async fn load(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives the model's memory back, where that can be asked for. What is being answered is answered first.
+    async fn unload(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A whole answer.
@@ -278,6 +326,7 @@ pub(crate) async fn collect(mut stream: ChatStream) -> Result<ChatReply> {
     while let Some(event) = stream.next().await {
         match event? {
             ChatEvent::Text(piece) => text.push_str(&piece),
+            ChatEvent::Thinking(_) => {}
             ChatEvent::ToolCall(call) => tool_calls.push(call),
             ChatEvent::Finish(finish) => return Ok(ChatReply { text, tool_calls, finish }),
         }

@@ -26,6 +26,16 @@ pub trait EmbeddingModel: Send + Sync + 'static {
     /// The vectors of `texts`. A text beyond the context is cut at its end. What else is in the batch does not change a vector beyond rounding. An
     /// empty batch gives an empty answer.
     async fn embed(&self, texts: &[String]) -> Result<Embeddings>;
+
+    /// Brings the model into memory, where that can be asked for; otherwise the first call does. Returns when it is there.
+    async fn load(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives the model's memory back, where that can be asked for. What is being read is read first.
+    async fn unload(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Conveniences over [`EmbeddingModel`].

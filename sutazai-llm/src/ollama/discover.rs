@@ -4,7 +4,7 @@ use std::{env, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{client::OllamaClient, wire::Tag};
+use super::{client::OllamaClient, models::Tag};
 
 /// How long each address has to answer.
 const LIMIT: Duration = Duration::from_secs(1);

@@ -1,17 +1,27 @@
-//! Models that an Ollama serves: chat and embeddings over its HTTP API.
+//! Models that an Ollama serves: chat and embeddings over its HTTP API, and what the server does with its models.
 
+mod answer;
 mod chat;
 mod client;
 mod discover;
 mod embedding;
-mod wire;
+mod generate;
+mod keep_alive;
+mod models;
+mod ndjson;
+mod pull;
+mod refusal;
+mod request;
 
 pub use self::{
     chat::OllamaChat,
     client::OllamaClient,
     discover::{Discovered, answering, default_urls, discover},
     embedding::OllamaEmbedding,
-    wire::{Details, Shown, Tag},
+    generate::GenerateRequest,
+    keep_alive::KeepAlive,
+    models::{Details, Running, Shown, Tag},
+    pull::PullProgress,
 };
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ const EMBEDDED: &[KnownModel] = &[
         memory_bytes: 200_000_000,
         context_length: 8192,
         dimension: 0,
-        capabilities: ModelCapabilities { chat: true, embedding: false, tools: false, schema: true, seed: true },
+        capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::NONE },
         license: "Apache-2.0",
         files: &[KnownFile {
             role: Role::Weights,
@@ -158,7 +158,7 @@ const EMBEDDED: &[KnownModel] = &[
         memory_bytes: 130_000_000,
         context_length: 256,
         dimension: 384,
-        capabilities: ModelCapabilities { chat: false, embedding: true, tools: false, schema: false, seed: true },
+        capabilities: ModelCapabilities { embedding: true, seed: true, ..ModelCapabilities::NONE },
         license: "Apache-2.0",
         files: &[
             minilm_file(
@@ -225,11 +225,10 @@ impl KnownModel {
     #[must_use]
     pub fn info(&self) -> ModelInfo {
         ModelInfo {
-            name: self.name.into(),
-            backend: "local".into(),
-            context_length: self.context_length,
             dimension: self.dimension,
             capabilities: self.capabilities,
+            memory: Some(self.memory_bytes),
+            ..ModelInfo::new(self.name, "local", self.context_length)
         }
     }
 

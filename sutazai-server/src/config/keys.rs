@@ -181,6 +181,22 @@ pub static KEYS: &[Key] = &[
 
     Key::new("ollama_base_url", Url, "", Models, "An Ollama server; unset, ports 11434 and 10104 of this machine are tried").also("OLLAMA_BASE_URL"),
     Key::new("model_id", Text, "tinyllama", Models, "The chat model, where an Ollama server holds it; an embedded one otherwise").also("MODEL_ID"),
+    Key::new("ollama_context", Integer(128, 1_048_576), "4096", Models, "Tokens of context of Ollama's models; the same in every call, since another value makes it load anew")
+        .also("OLLAMA_CONTEXT_LENGTH"),
+    Key::new("ollama_keep_alive_s", Integer(0, 31_536_000), "1800", Models, "Seconds that Ollama keeps a model in memory when nobody asks it"),
+    Key::new("openai_base_url", Url, "", Models, "A server that speaks OpenAI's wire format, such as http://127.0.0.1:8000/v1").also("OPENAI_BASE_URL"),
+    Key::new("openai_api_key", Secret, "", Nowhere, "The key of that server").also("OPENAI_API_KEY"),
+    Key::new("openai_models", List, "", Models, "The chat models of that server that are used, with commas between them; unset: all that it lists"),
+    Key::new("openai_context", Integer(128, 16_777_216), "8192", Models, "Tokens of context of those models, which do not say it themselves"),
+    Key::new("model_parallel", Integer(1, 10_000), "1", Models, "Calls that a model server answers at a time").also("OLLAMA_NUM_PARALLEL"),
+    Key::new("models_loaded", Integer(1, 1_000), "1", Models, "Models that a model server has in memory at a time").also("OLLAMA_MAX_LOADED_MODELS"),
+    Key::new("model_memory_mb", Integer(0, 100_000_000), "0", Models, "Megabytes that a model server has for models; 0 is not bounded"),
+    Key::new("model_queue", Integer(1, 1_000_000), "1024", Models, "Calls that wait for a model server at most; more are refused"),
+    Key::new("model_queue_ms", Integer(1, 86_400_000), "60000", Models, "How long a call waits for its turn at most"),
+    Key::new("model_age_ms", Integer(1, 86_400_000), "30000", Models, "How long a call waits while calls of the model in memory go first"),
+    Key::new("model_silence_ms", Integer(1, 86_400_000), "30000", Models, "How long a model may say nothing, beyond loading and reading the prompt"),
+    Key::new("model_cache_mb", Integer(0, 1_000_000), "64", Models, "Megabytes of answers that are kept for requests with temperature 0; 0 is none"),
+    Key::new("model_fallbacks", List, "", Models, "Models that are asked in this order in place of one that fails, with commas between them"),
     Key::new("temperature", Number(0.0, 2.0), "", Models, "Sampling temperature of chats; 0 is greedy").also("TEMPERATURE"),
     Key::new("max_tokens", Integer(1, 1_000_000), "", Models, "Tokens of an answer at most").also("MAX_TOKENS"),
 

@@ -64,6 +64,18 @@ impl FromRequest<AppState> for JsonBody {
     }
 }
 
+/// JSON, whatever type it is said to have: a client of Ollama often says none, and `curl -d` a wrong one. A page elsewhere cannot make use of that: what a
+/// browser posts names its origin, which the guard looks at.
+pub(super) struct UntypedBody(pub(super) JsonBody);
+
+impl FromRequest<AppState> for UntypedBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        JsonBody::read(request, state).await.map(Self)
+    }
+}
+
 /// A body that may be left out: then it is JSON `null`, whatever type it is said to have.
 pub(super) struct OptionalBody(Option<JsonBody>);
 

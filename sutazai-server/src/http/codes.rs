@@ -48,6 +48,12 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("conflict", &[409], "Conflict", "The request contradicts what is already there. Read it again, then decide."),
     code(
+        "context_length_exceeded",
+        &[400],
+        "Prompt too long",
+        "The prompt leaves no room for an answer in the model's context. Say less, or ask a model with more.",
+    ),
+    code(
         "dead_letter_not_found",
         &[404],
         "No such dead letter",
@@ -119,10 +125,28 @@ pub(super) const CODES: &[Code] = &[
         "A file of a model that the request needs is not what it should be. `models rm NAME` and `models pull NAME` bring it back.",
     ),
     code(
+        "model_malformed",
+        &[502],
+        "Answer not understood",
+        "A model's tool call has arguments that are no JSON object. Ask again, or ask a model that is better at tools.",
+    ),
+    code(
         "model_not_found",
-        &[503],
+        &[404, 503],
         "Model not configured",
-        "The request needs a model that this server has not. `models list` shows the models, `models pull NAME` gets one.",
+        "The request names or needs a model that this server has not. `models list` shows the models, `models pull NAME` gets one.",
+    ),
+    code(
+        "model_timeout",
+        &[504],
+        "Model too slow",
+        "The model said nothing for too long, or the caller's deadline came first. Ask for less, or raise `model_silence_ms`.",
+    ),
+    code(
+        "model_unauthorised",
+        &[502],
+        "Model server refuses the key",
+        "The server of the model does not take this server's key. Its operator sets it with SUTAZAI_OPENAI_API_KEY.",
     ),
     code(
         "model_unavailable",
@@ -162,6 +186,12 @@ pub(super) const CODES: &[Code] = &[
         "A page of another origin may not change anything here. Send the request from this server's own pages or from a program.",
     ),
     code(
+        "out_of_memory",
+        &[503],
+        "Model too large",
+        "The model needs more memory than there is for models. Use a smaller one, or a shorter context.",
+    ),
+    code(
         "queue_full",
         &[429],
         "Too many wait",
@@ -176,6 +206,12 @@ pub(super) const CODES: &[Code] = &[
         "There is a schedule of this name already. Change it with PUT, or choose another name.",
     ),
     code("schedule_not_found", &[404], "No such schedule", "`GET /api/v1/schedules` lists the schedules."),
+    code(
+        "schema_unsupported",
+        &[400],
+        "Schema not supported",
+        "The model cannot be bound to this JSON schema; `message` says which part of it is the matter.",
+    ),
     code("shutting_down", &[503], "Shutting down", "The server takes no new work. Come back after `Retry-After`."),
     code("stale", &[409], "Changed meanwhile", "Somebody else changed it first. Read it again, then decide."),
     code(
@@ -214,6 +250,18 @@ pub(super) const CODES: &[Code] = &[
         &[503],
         "Store unavailable",
         "The database cannot be read or written; the server's log says whether it is the path, the permissions or the disk.",
+    ),
+    code(
+        "task_cancelled",
+        &[424],
+        "Task cancelled",
+        "An agent was asked as a model, and somebody cancelled its task. The header `x-sutazai-task-id` names it.",
+    ),
+    code(
+        "task_failed",
+        &[424],
+        "Task failed",
+        "An agent was asked as a model, and its task failed. The header `x-sutazai-task-id` names it; requeue it, or ask again.",
     ),
     code("task_finished", &[409], "Task has ended", "What has ended stays as it is; `GET` shows its outcome."),
     code(

@@ -8,7 +8,12 @@ use utoipa::{
     },
 };
 
-use super::{codes::CODES, parameters::is_strict, problem::ProblemView};
+use super::{
+    codes::CODES,
+    dialect::{Dialect, OllamaError, OpenAiError},
+    parameters::is_strict,
+    problem::ProblemView,
+};
 
 /// Completes `document`.
 pub(super) fn complete(document: &mut OpenApi) {
@@ -22,7 +27,7 @@ pub(super) fn complete(document: &mut OpenApi) {
     }
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            describe(operation, is_strict(path));
+            describe(operation, Dialect::of(path), is_strict(path));
         }
     }
 }
@@ -32,16 +37,23 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [get, post, put, delete, patch].into_iter().flatten()
 }
 
-fn describe(operation: &mut Operation, is_strict: bool) {
-    let is_keyed = operation.parameters.iter().flatten().any(
-        |parameter| matches!(parameter, RefOr::T(one) if one.parameter_in == ParameterIn::Header && one.name == "Idempotency-Key"),
-    );
+fn describe(operation: &mut Operation, dialect: Dialect, is_strict: bool) {
+    let takes = |name: &str| {
+        let mut parameters = operation.parameters.iter().flatten();
+        parameters.any(
+            |parameter| matches!(parameter, RefOr::T(one) if one.parameter_in == ParameterIn::Header && one.name == name),
+        )
+    };
+    let (is_keyed, is_answer) = (takes("Idempotency-Key"), takes("Cache-Control"));
     let has_body = operation.request_body.is_some();
+    let problem = |description| error(dialect, description);
     let responses = &mut operation.responses.responses;
     if has_body {
         responses.insert("400".into(), problem("The body is not one JSON document").into());
         responses.insert("413".into(), problem("The body is too large").into());
-        responses.insert("415".into(), problem("The body does not say that it is JSON").into());
+        if dialect != Dialect::Ollama {
+            responses.insert("415".into(), problem("The body does not say that it is JSON").into());
+        }
     }
     if is_strict {
         responses.entry("422".into()).or_insert_with(|| problem("A parameter or a field is not known").into());
@@ -58,6 +70,16 @@ fn describe(operation: &mut Operation, is_strict: bool) {
                 "Idempotency-Replayed",
                 text(),
                 "`true` if the key had been used before: nothing was done again",
+            );
+        }
+        if is_answer && status.starts_with('2') {
+            header(response, "x-sutazai-model", text(), "What served it");
+            header(response, "x-sutazai-cache", text(), "What the cache had to do with it: `hit`, `miss` or `off`");
+            header(
+                response,
+                "x-sutazai-fallback",
+                text(),
+                "Why not the model that was asked for, if another one answers",
             );
         }
         if matches!(status.as_str(), "429" | "503" | "default") {
@@ -85,7 +107,12 @@ fn header(response: &mut Response, name: &str, mut header: Header, description: 
     response.headers.insert(name.into(), header.into());
 }
 
-fn problem(description: &str) -> Response {
-    let content = Content::new(Some(Ref::from_schema_name(ProblemView::name())));
-    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+fn error(dialect: Dialect, description: &str) -> Response {
+    let (kind, name) = match dialect {
+        Dialect::House => ("application/problem+json", ProblemView::name()),
+        Dialect::OpenAi => ("application/json", OpenAiError::name()),
+        Dialect::Ollama => ("application/json", OllamaError::name()),
+    };
+    let content = Content::new(Some(Ref::from_schema_name(name)));
+    ResponseBuilder::new().description(description).content(kind, content).build()
 }

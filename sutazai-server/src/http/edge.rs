@@ -1,4 +1,4 @@
-//! The one layer around every route: who may speak, request ids, time limits, panics, security headers, problem documents, metrics.
+//! The one layer around every route: who may speak, request ids, time limits, panics, security headers, errors, metrics.
 
 use std::{
     any::Any,
@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use utoipa::openapi::OpenApi;
 use uuid::Uuid;
 
-use super::{guard, parameters::Parameters, problem::Problem, state::AppState};
+use super::{dialect::Dialect, guard, models::TASK_ID, parameters::Parameters, problem::Problem, state::AppState};
 use crate::metrics::Routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -75,12 +75,13 @@ pub(super) async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, ne
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
+    let dialect = Dialect::of(request.uri().path());
     let mut response = match edge.admits(&request, path.as_ref()) {
         Ok(()) => answer(next.run(request), edge.limit).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = write(&problem, &id, response.headers());
+        response = write(dialect, &problem, &id, response.headers());
     }
     dress(response.headers_mut(), id);
     edge.routes.observe(&method, path.as_ref().map(MatchedPath::as_str), response.status(), began.elapsed());
@@ -101,15 +102,17 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// The document of a problem, with the headers that the handler had set; faults of ours go to the log.
-fn write(problem: &Problem, id: &HeaderValue, headers: &HeaderMap) -> Response {
+/// A problem as its address tells it, with the headers that the handler had set; faults of ours go to the log.
+fn write(dialect: Dialect, problem: &Problem, id: &HeaderValue, headers: &HeaderMap) -> Response {
     let id = id.to_str().unwrap_or_default();
     if let Some(report) = problem.report() {
         tracing::error!(request_id = id, code = problem.code(), report, "a request failed");
     }
-    let mut response = problem.respond(id);
-    if let Some(allow) = headers.get(header::ALLOW) {
-        response.headers_mut().insert(header::ALLOW, allow.clone());
+    let mut response = dialect.respond(problem, id);
+    for name in [header::ALLOW, TASK_ID] {
+        if let Some(value) = headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
     }
     response
 }

@@ -24,8 +24,8 @@ use super::{
     views::EventView,
 };
 
-/// A silent stream sends a comment so often, well within the 15 s that clients may rely on.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A silent stream shows so often that it lives, well within the 15 s that clients may rely on.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Follow a task
 ///

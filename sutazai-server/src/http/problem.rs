@@ -3,15 +3,14 @@
 use std::{borrow::Cow, time::Duration};
 
 use axum::{
-    body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use sutazai_core::{Error, ErrorKind, Fault};
 use utoipa::ToSchema;
 
-use super::codes;
+use super::{codes, reply::document};
 
 /// An error on its way out. The edge writes it as a document, since only the edge knows the request's id.
 #[derive(Clone, Debug)]
@@ -80,9 +79,16 @@ impl Problem {
         self
     }
 
-    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    pub(super) fn faults(&self) -> &[Fault] {
+        &self.0.faults
     }
 
     pub(super) fn code(&self) -> &'static str {
@@ -111,14 +117,17 @@ impl Problem {
 
     /// The whole answer.
     pub(super) fn respond(&self, request_id: &str) -> Response {
-        let body = serde_json::to_vec(&self.view(request_id)).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.0.status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(delay) = self.0.retry_after {
+        let body = serde_json::to_string(&self.view(request_id)).unwrap_or_default();
+        self.respond_as(self.0.status, "application/problem+json", body)
+    }
+
+    /// The same in other words, which are a `body` of `kind`: when to come back is said in a header.
+    pub(super) fn respond_as(&self, status: StatusCode, kind: &'static str, body: String) -> Response {
+        let mut response = document(status, kind, body);
+        let comes_back = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if let Some(delay) = self.0.retry_after.filter(|_| comes_back) {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
         }
         response
     }
@@ -137,11 +146,14 @@ impl IntoResponse for Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match (error.kind(), error.code()) {
-            (_, "queue_full") => StatusCode::TOO_MANY_REQUESTS,
-            // A model is never what an address names here: it is what the work needs.
+            (_, "queue_full" | "budget_exceeded") => StatusCode::TOO_MANY_REQUESTS,
+            // The answer was to be a task's, and the task came to another end.
+            (_, "task_failed" | "task_cancelled") => StatusCode::FAILED_DEPENDENCY,
+            // A model is what the work needs. Where it is what the request names, the address says so (see `Dialect`).
             (_, "model_not_found" | "model_damaged" | "model_unsupported") => StatusCode::SERVICE_UNAVAILABLE,
             // Wrong is what the operator has set up, not what the client asks for.
             (_, "store_denied" | "store_missing") => StatusCode::SERVICE_UNAVAILABLE,
+            (_, "model_unauthorised" | "model_malformed") => StatusCode::BAD_GATEWAY,
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => StatusCode::UNPROCESSABLE_ENTITY,
             (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
             (ErrorKind::Conflict | ErrorKind::Stale | ErrorKind::Cancelled, _) => StatusCode::CONFLICT,

@@ -15,7 +15,7 @@ use super::{
     common::complete,
     dead_letters,
     edge::{Edge, pass},
-    events, feed, jobs, nodes, operators,
+    events, feed, jobs, nodes, ollama, openai, operators,
     problem::Problem,
     query::MAX_WAIT,
     schedules,
@@ -25,6 +25,9 @@ use super::{
     webhooks,
 };
 
+/// How long a whole answer of a model may take: longer than anybody waits. One that nobody waits for any more ends at once.
+const MODEL_TIME: Duration = Duration::from_secs(3_600);
+
 /// The description of the API, before its routes are added.
 #[derive(OpenApi)]
 #[openapi(
@@ -33,7 +36,8 @@ use super::{
         description = "Durable LLM agents on hardware you own. Times are RFC 3339 in UTC with milliseconds, durations are integers named `*_ms`, \
                        errors are problem documents (RFC 9457) with a stable `code`, explained at `/docs/errors`; lists are paged with `limit` and `cursor`. \
                        Unknown fields and query parameters in requests are refused, unknown fields in answers should be ignored. A request may carry \
-                       `x-request-id`, and every answer does. A change that was begun is carried through, although its connection is cut."
+                       `x-request-id`, and every answer does. A change that was begun is carried through, although its connection is cut. \
+                       The addresses of models are OpenAI's (`/v1/…`) and Ollama's (`/api/…`): errors have those forms there, and unknown fields are ignored."
     ),
     tags(
         (name = "tasks", description = "Submit, follow and cancel durable units of work"),
@@ -43,6 +47,8 @@ use super::{
         (name = "events", description = "What happened to all tasks, in one order"),
         (name = "agents", description = "Who can do what"),
         (name = "agent service", description = "Each agent as a service of its own"),
+        (name = "models", description = "Models, and agents as models, in OpenAI's format"),
+        (name = "ollama", description = "The same in Ollama's format"),
         (name = "operators", description = "Health, metrics and this description"),
     ),
 )]
@@ -109,23 +115,33 @@ fn patient() -> OpenApiRouter<AppState> {
     OpenApiRouter::default().routes(routes!(tasks::get))
 }
 
+/// Routes that models answer. They are not carried through: who goes away wants no answer, and gives the model's turn to others.
+fn models() -> OpenApiRouter<AppState> {
+    openai::routes().merge(ollama::routes())
+}
+
 /// The API as a service.
 pub fn router(state: AppState) -> Router {
-    let (prompt, patient) = if state.options().operators_only {
-        (watched(), OpenApiRouter::default())
+    let (prompt, patient, models) = if state.options().operators_only {
+        (watched(), OpenApiRouter::default(), OpenApiRouter::default())
     } else {
-        (prompt().merge(changes().layer(from_fn_with_state(state.clone(), through))), patient())
+        (prompt().merge(changes().layer(from_fn_with_state(state.clone(), through))), patient(), models())
     };
     let (prompt, mut document) = prompt.split_for_parts();
-    let (patient, more) = patient.split_for_parts();
-    document.merge(more);
+    let (patient, of_patient) = patient.split_for_parts();
+    let (models, of_models) = models.split_for_parts();
+    document.merge(of_patient);
+    document.merge(of_models);
     let edge = Edge::new(&state, &document);
     // The body and the answer each have the timeout to themselves.
     let limit: Duration = state.options().request_timeout.saturating_mul(2);
     let around = |routed: Router<AppState>, limit| {
         routed.method_not_allowed_fallback(no_method).layer(from_fn_with_state(edge.within(limit), pass))
     };
-    around(prompt.fallback(no_route), limit).merge(around(patient, limit + MAX_WAIT)).with_state(state)
+    around(prompt.fallback(no_route), limit)
+        .merge(around(patient, limit + MAX_WAIT))
+        .merge(around(models, MODEL_TIME))
+        .with_state(state)
 }
 
 /// The OpenAPI document of the API.
@@ -133,6 +149,7 @@ pub fn router(state: AppState) -> Router {
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = prompt().merge(changes()).into_openapi();
     document.merge(patient().into_openapi());
+    document.merge(models().into_openapi());
     complete(&mut document);
     document
 }

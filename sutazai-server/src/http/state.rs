@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use sutazai_core::{Orchestrator, task::TaskRequest};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{keys::Keys, problem::Problem};
+use super::{keys::Keys, models::Loaded, problem::Problem};
 use crate::{
     metrics::Metrics,
     webhooks::{Policy, Sender, TIMEOUT, name_of},
@@ -60,6 +60,7 @@ struct Shared {
     webhooks: Sender,
     keys: Keys,
     changes: TaskTracker,
+    loaded: Loaded,
 }
 
 impl AppState {
@@ -77,6 +78,7 @@ impl AppState {
             webhooks,
             keys: Keys::default(),
             changes: TaskTracker::new(),
+            loaded: Loaded::default(),
         }))
     }
 
@@ -137,6 +139,11 @@ impl AppState {
     /// Changes under way, some of which nobody waits for any more.
     pub(super) fn changes(&self) -> &TaskTracker {
         &self.0.changes
+    }
+
+    /// The models that were brought into memory.
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.0.loaded
     }
 
     /// Begins no change any more whose answer is kept under a key, and returns when those that were begun are noted: to be called before the engine ends.

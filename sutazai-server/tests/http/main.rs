@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
 mod agents;
+mod agents_as_models;
 mod bad_input;
 mod dead_letters;
 mod document;
@@ -9,6 +10,7 @@ mod feed;
 mod journal;
 mod limits;
 mod listener;
+mod models;
 mod schedules;
 mod server;
 mod tasks;

@@ -1,4 +1,5 @@
-//! What tests and benches share: a real PostgreSQL of their own, a proxy that makes the network fail, and one rule for what a machine lacks.
+//! What tests and benches share: a real PostgreSQL and a real Ollama of their own, a proxy that makes the network fail, and one rule for
+//! what a machine lacks.
 //!
 //! Nothing here is a service of the machine: a server is a child of the test, listens on a free port of the loopback, keeps its data in
 //! a temporary directory, and ends with the test, however that ends. Calls block their thread for as long as they take; the proxy
@@ -11,6 +12,7 @@
 )]
 
 mod installation;
+mod ollama;
 mod ports;
 mod postgres;
 mod proxy;
@@ -20,6 +22,7 @@ mod watch;
 use std::time::Duration;
 
 pub use installation::Installation;
+pub use ollama::Ollama;
 pub use postgres::{Postgres, PostgresConfig, Signal, TestDatabase};
 pub use proxy::Proxy;
 pub use trial::{lacking, required, trial};

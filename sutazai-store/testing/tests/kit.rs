@@ -7,6 +7,7 @@
 )]
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -16,20 +17,26 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use sutazai_testing::{Installation, Postgres, PostgresConfig, Proxy, Signal, trial};
+use sutazai_testing::{Installation, Ollama, Postgres, PostgresConfig, Proxy, Signal, trial};
 
 /// Makes this program the test that is killed.
 const VICTIM: &str = "SUTAZAI_TEST_KIT_VICTIM";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
-    if std::env::var_os(VICTIM).is_some() {
-        return victim();
+    if let Some(server) = std::env::var_os(VICTIM) {
+        return victim(&server);
     }
     let found = Postgres::find();
     let needs = |name: &str, test: fn(&Installation)| {
         trial(name, found.clone(), move |postgres| {
             test(&postgres);
+            Ok::<_, Failed>(())
+        })
+    };
+    let needs_ollama = |name: &str, test: fn(&Path)| {
+        trial(name, Ollama::find(), move |program| {
+            test(&program);
             Ok::<_, Failed>(())
         })
     };
@@ -45,6 +52,8 @@ fn main() {
         needs("databases_are_apart", databases_are_apart),
         needs("a_killed_test_takes_its_server_along", a_killed_test_takes_its_server_along),
         needs("a_cut_reaches_a_statement_under_way", a_cut_reaches_a_statement_under_way),
+        needs_ollama("an_ollama_leaves_nothing_behind", an_ollama_leaves_nothing_behind),
+        needs_ollama("a_killed_test_takes_its_ollama_along", a_killed_test_takes_its_ollama_along),
         always(
             "what_is_missing_is_ignored_or_fails_with_the_reason",
             what_is_missing_is_ignored_or_fails_with_the_reason,
@@ -128,17 +137,30 @@ fn psql(_: &Postgres, url: &str, sql: &str) -> Command {
 }
 
 /// A test that starts a server on a thread which ends, and then does not end itself.
-fn victim() {
-    let server = thread::spawn(|| Postgres::shared().unwrap()).join().unwrap();
-    // A server that died with the thread could not answer.
-    let directory = server.query("postgres", "show data_directory");
-    println!("{} {directory}", server.pid().unwrap());
+fn victim(server: &OsStr) {
+    if server == "ollama" {
+        let server = thread::spawn(|| Ollama::shared().unwrap()).join().unwrap();
+        println!("{} {}", server.pid().unwrap(), server.models().display());
+    } else {
+        let server = thread::spawn(|| Postgres::shared().unwrap()).join().unwrap();
+        // A server that died with the thread could not answer.
+        let directory = server.query("postgres", "show data_directory");
+        println!("{} {directory}", server.pid().unwrap());
+    }
     thread::sleep(PATIENCE);
 }
 
 fn a_killed_test_takes_its_server_along(_: &Installation) {
+    kill_a_test_with("postgres");
+}
+
+fn a_killed_test_takes_its_ollama_along(_: &Path) {
+    kill_a_test_with("ollama");
+}
+
+fn kill_a_test_with(server: &str) {
     let mut victim = Command::new(std::env::current_exe().unwrap());
-    let mut victim = victim.env(VICTIM, "1").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut victim = victim.env(VICTIM, server).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(victim.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let (pid, data) = line.trim().split_once(' ').unwrap();
@@ -146,6 +168,17 @@ fn a_killed_test_takes_its_server_along(_: &Installation) {
     victim.kill().unwrap();
     victim.wait().unwrap();
     until("the server and its directory are gone", || !runs(pid) && !Path::new(data).parent().unwrap().exists());
+}
+
+fn an_ollama_leaves_nothing_behind(program: &Path) {
+    let server = Ollama::start_with(program).unwrap();
+    let (pid, address, models) = (server.pid().unwrap().to_string(), server.address(), server.models());
+    assert!(runs(&pid) && models.starts_with(std::env::temp_dir()));
+    let said = server.copy_model("nobody", "somebody").unwrap_err();
+    assert!(said.contains("404") && said.contains("nobody"), "{said}");
+    drop(server);
+    assert!(!runs(&pid) && !models.parent().unwrap().exists());
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
 fn runs(pid: &str) -> bool {

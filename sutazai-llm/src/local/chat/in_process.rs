@@ -40,11 +40,8 @@ impl InProcess {
         config.context_length = config.context_length.clamp(1, LONGEST);
         let config = Arc::new(config);
         let info = ModelInfo {
-            name: config.name.clone(),
-            backend: backend.into(),
-            context_length: config.context_length,
-            dimension: 0,
-            capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::default() },
+            capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::NONE },
+            ..ModelInfo::new(&*config.name, backend, config.context_length)
         };
         let options = Options {
             name: config.name.clone(),
@@ -81,7 +78,15 @@ impl InProcess {
 
     pub(crate) async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         request.check(self.info())?;
-        self.worker.chat(request).await
+        Ok(ChatStream::new(self.info(), self.worker.chat(request).await?))
+    }
+
+    pub(crate) async fn load(&self) -> Result<()> {
+        self.worker.load().await
+    }
+
+    pub(crate) async fn unload(&self) -> Result<()> {
+        self.worker.unload().await
     }
 }
 

@@ -54,6 +54,14 @@ impl ChatModel for LlamaCppChat {
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         self.0.chat(request).await
     }
+
+    async fn load(&self) -> Result<()> {
+        self.0.load().await
+    }
+
+    async fn unload(&self) -> Result<()> {
+        self.0.unload().await
+    }
 }
 
 /// llama.cpp's state for the whole process, made once and never torn down.

@@ -123,4 +123,12 @@ impl ChatModel for LocalChat {
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         self.0.chat(request).await
     }
+
+    async fn load(&self) -> Result<()> {
+        self.0.load().await
+    }
+
+    async fn unload(&self) -> Result<()> {
+        self.0.unload().await
+    }
 }

@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
+use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sutazai_core::{
     Error, ErrorKind, Result,
-    model::{ChatEvent, ChatRequest, ChatStream},
+    model::{ChatEvent, ChatRequest},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{generate::Loaded, gguf::damaged};
 use crate::local::text_of;
@@ -50,9 +51,14 @@ pub(crate) struct Worker {
 }
 
 struct Job {
-    request: ChatRequest,
-    events: mpsc::Sender<Result<ChatEvent>>,
+    work: Work,
     _turn: OwnedSemaphorePermit,
+}
+
+enum Work {
+    Answer { request: Box<ChatRequest>, events: mpsc::Sender<Result<ChatEvent>> },
+    Load(oneshot::Sender<Result<()>>),
+    Unload(oneshot::Sender<Result<()>>),
 }
 
 impl Worker {
@@ -68,19 +74,39 @@ impl Worker {
     }
 
     /// Waits for the model's turn and the first event of the answer.
-    pub(crate) async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
+    pub(crate) async fn chat(
+        &self,
+        request: ChatRequest,
+    ) -> Result<impl Stream<Item = Result<ChatEvent>> + Send + use<>> {
         let turn = self.turn().await?;
         // Room for every piece and the end: the model never waits for a slow reader, and what is stored stays bounded.
         let (events, mut answer) = mpsc::channel(self.options.context_length + 2);
-        self.send(Job { request, events, _turn: turn })?;
+        self.send(Job { work: Work::Answer { request: Box::new(request), events }, _turn: turn })?;
         match answer.recv().await {
             Some(Ok(first)) => {
                 let rest = stream::unfold(answer, async |mut answer| answer.recv().await.map(|event| (event, answer)));
-                Ok(stream::iter([Ok(first)]).chain(rest).boxed())
+                Ok(stream::iter([Ok(first)]).chain(rest))
             }
             Some(Err(error)) => Err(error),
             None => Err(gone()),
         }
+    }
+
+    /// Loads the model unless it is loaded.
+    pub(crate) async fn load(&self) -> Result<()> {
+        self.order(Work::Load).await
+    }
+
+    /// Gives the model's memory back.
+    pub(crate) async fn unload(&self) -> Result<()> {
+        self.order(Work::Unload).await
+    }
+
+    async fn order(&self, work: impl FnOnce(oneshot::Sender<Result<()>>) -> Work) -> Result<()> {
+        let turn = self.turn().await?;
+        let (done, when_done) = oneshot::channel();
+        self.send(Job { work: work(done), _turn: turn })?;
+        when_done.await.map_err(|error| gone().because(error))?
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit> {
@@ -146,7 +172,14 @@ fn run(options: &Options, load: &Load, jobs: &Receiver<Job>) {
             Some(idle) => jobs.recv_timeout(idle),
         };
         match job {
-            Ok(job) => serve(options, load, &mut ready, job),
+            Ok(Job { work, _turn }) => match work {
+                Work::Answer { request, events } => answer(options, load, &mut ready, &request, &events),
+                Work::Load(done) => drop(done.send(prepare(options, load, &mut ready).map(drop))),
+                Work::Unload(done) => {
+                    ready = None;
+                    let _ = done.send(Ok(()));
+                }
+            },
             Err(RecvTimeoutError::Timeout) => {
                 ready = None;
                 tracing::info!(model = options.name, "unloaded an idle model");
@@ -156,12 +189,18 @@ fn run(options: &Options, load: &Load, jobs: &Receiver<Job>) {
     }
 }
 
-fn serve(options: &Options, load: &Load, ready: &mut Option<Ready>, job: Job) {
-    if job.events.is_closed() {
+fn answer(
+    options: &Options,
+    load: &Load,
+    ready: &mut Option<Ready>,
+    request: &ChatRequest,
+    events: &mpsc::Sender<Result<ChatEvent>>,
+) {
+    if events.is_closed() {
         return;
     }
     let result = prepare(options, load, ready).and_then(|Ready { loaded, pool }| {
-        let answer = || pool.install(|| loaded.answer(&job.request, &job.events));
+        let answer = || pool.install(|| loaded.answer(request, events));
         let answer = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|panic| {
             Err(Error::new(ErrorKind::Internal, "the model broke off; it is loaded anew for the next request")
                 .with_code("model_failed")
@@ -173,7 +212,7 @@ fn serve(options: &Options, load: &Load, ready: &mut Option<Ready>, job: Job) {
         if error.code() == "model_failed" {
             *ready = None;
         }
-        let _ = job.events.try_send(Err(error));
+        let _ = events.try_send(Err(error));
     }
 }
 

@@ -56,10 +56,13 @@ fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
         ("max_tokens", "1"),
         ("allowed_hosts", "a, b,"),
         ("docs_roots", "/x"),
+        ("openai_base_url", "http://h:2/v1"),
+        ("openai_models", "a"),
+        ("model_fallbacks", "b,c"),
         ("tenants", r#"{"big": {"weight": 2}}"#),
         ("agent_limits", r#"{"dev.echo": {"concurrency": 1}}"#),
     ];
-    let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s")];
+    let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s"), ("OPENAI_API_KEY", "k")];
     let found = with(&values, &variables).unwrap();
     let built: Vec<_> = KEYS.iter().filter(|key| key.kind != Kind::NotBuilt && key.name != "config").collect();
     assert_eq!(found.entries.len(), built.len());

@@ -1,0 +1,639 @@
+//! The wire format against files in the style of OpenAI, of llama.cpp's server and of vLLM, and the backends against a fake server.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use sutazai_core::{
+    ErrorKind, Result,
+    model::{
+        ChatEvent, ChatModel, ChatModelExt, ChatRequest, ChatStream, EmbeddingModel, EmbeddingModelExt, Embeddings,
+        Finish, Image, Message, ModelCapabilities, ModelInfo, ResponseFormat, Role, Sampling, StopReason, ToolCall,
+        ToolSpec, Usage,
+    },
+};
+
+use super::{
+    answer::Answer,
+    request::{chat_body, embedding_body},
+    *,
+};
+use crate::{
+    fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
+    http::Decode,
+};
+
+const OPENAI: &str = include_str!("../../tests/goldens/openai/openai.sse");
+const OPENAI_TOOLS: &str = include_str!("../../tests/goldens/openai/openai-tools.sse");
+const LLAMA_CPP: &str = include_str!("../../tests/goldens/openai/llama-cpp.sse");
+const VLLM: &str = include_str!("../../tests/goldens/openai/vllm.sse");
+
+fn full_request() -> ChatRequest {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let call = ToolCall { id: "call_0".into(), name: "weather".into(), arguments: json!({"city": "Bern"}) };
+    let image = Image { media_type: "image/png".into(), data: "iVBORw0KGgo=".into() };
+    ChatRequest {
+        messages: vec![
+            Message::system("Be short."),
+            Message { images: vec![image], ..Message::user("Weather here?") },
+            Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") },
+            Message { tool_call_id: Some("call_0".into()), ..Message::new(Role::Tool, "rain") },
+        ],
+        tools: vec![ToolSpec {
+            name: "weather".into(),
+            description: "Says the weather.".into(),
+            parameters: schema.clone(),
+        }],
+        response_format: ResponseFormat::Schema(schema),
+        sampling: Sampling { temperature: 0.7, top_p: 0.95, seed: Some(42) },
+        max_tokens: Some(64),
+        stop: vec!["\n\n".into()],
+        ..ChatRequest::default()
+    }
+}
+
+#[test]
+fn a_request_is_written_so() {
+    let expected: Value = serde_json::from_str(include_str!("../../tests/goldens/openai/chat-request.json")).unwrap();
+    assert_eq!(chat_body("qwen3-8b", &full_request(), "max_tokens"), expected);
+
+    let image = Image { media_type: "image/jpeg".into(), data: "AAAA".into() };
+    let wordless = Message { images: vec![image], ..Message::user("") };
+    let request = ChatRequest {
+        response_format: ResponseFormat::Json,
+        sampling: Sampling { seed: Some(u64::MAX), ..Sampling::default() },
+        max_tokens: Some(5),
+        ..ChatRequest::new(vec![wordless])
+    };
+    let body = chat_body("gpt-5", &request, "max_completion_tokens");
+    assert_eq!(body["response_format"], json!({"type": "json_object"}));
+    assert_eq!((&body["max_completion_tokens"], body.get("max_tokens")), (&json!(5), None));
+    assert_eq!(body["seed"].as_i64(), Some(i64::MAX));
+    let url = json!({"url": "data:image/jpeg;base64,AAAA"});
+    assert_eq!(body["messages"][0]["content"], json!([{"type": "image_url", "image_url": url}]));
+
+    let plain = chat_body("gpt-5", &ChatRequest::ask("Hi"), "max_tokens");
+    for absent in ["tools", "response_format", "seed", "max_tokens", "stop"] {
+        assert_eq!(plain.get(absent), None, "{absent}");
+    }
+    assert_eq!(
+        embedding_body("bge-m3", &["a", ""]),
+        json!({"model": "bge-m3", "input": ["a", " "], "encoding_format": "float"})
+    );
+}
+
+/// Reads an answer that comes in pieces of `size` bytes: what it says, and how it fails.
+fn read_in_pieces(bytes: &[u8], size: usize) -> (Vec<ChatEvent>, Result<()>) {
+    let (mut answer, mut out) = (Answer::new("tiny"), VecDeque::new());
+    for piece in bytes.chunks(size) {
+        match answer.push(piece, &mut out) {
+            Ok(true) => {}
+            Ok(false) => return (out.into(), Ok(())),
+            Err(error) => return (out.into(), Err(error)),
+        }
+    }
+    let end = answer.end(&mut out);
+    (out.into(), end)
+}
+
+fn read(text: &str) -> (Vec<ChatEvent>, Result<()>) {
+    read_in_pieces(text.as_bytes(), text.len().max(1))
+}
+
+fn text(text: &str) -> ChatEvent {
+    ChatEvent::Text(text.into())
+}
+
+fn thought(text: &str) -> ChatEvent {
+    ChatEvent::Thinking(text.into())
+}
+
+fn call(id: &str, name: &str, arguments: Value) -> ChatEvent {
+    ChatEvent::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments })
+}
+
+fn finish(stop: StopReason, prompt_tokens: u32, completion_tokens: u32) -> Finish {
+    Finish { stop, usage: Usage { prompt_tokens, completion_tokens }, prompt_ms: None, completion_ms: None }
+}
+
+/// The events of these, each with one choice.
+fn choices(choices: &[Value]) -> String {
+    choices.iter().map(|choice| format!("data: {}\n\n", json!({"choices": [choice]}))).collect()
+}
+
+#[test]
+fn the_answers_of_each_server_are_read_so_wherever_they_are_cut() {
+    let openai = vec![text("Grüße"), text(" 東京 🦀"), ChatEvent::Finish(finish(StopReason::Stop, 26, 7))];
+    let tools = vec![
+        call("call_a", "weather", json!({"city": "Zürich"})),
+        call("call_b", "clock", json!({})),
+        ChatEvent::Finish(finish(StopReason::ToolCalls, 81, 44)),
+    ];
+    let measured = Finish { prompt_ms: Some(325), completion_ms: Some(4709), ..finish(StopReason::Length, 26, 290) };
+    let llama_cpp = vec![thought("Hm."), text("Grüße"), text(" 東京 🦀"), ChatEvent::Finish(measured)];
+    let vllm = vec![
+        thought("The user wants"),
+        thought(" the weather."),
+        text("One moment."),
+        call("chatcmpl-tool-1", "weather", json!({"city": "Bern", "days": 2})),
+        ChatEvent::Finish(finish(StopReason::ToolCalls, 172, 24)),
+    ];
+    for (sent, expected) in [(OPENAI, openai), (OPENAI_TOOLS, tools), (LLAMA_CPP, llama_cpp), (VLLM, vllm)] {
+        // Some put a carriage return before each line feed, some no space after the name, and some leave the last event open.
+        for sent in [sent.to_owned(), sent.replace('\n', "\r\n"), sent.replace("data: ", "data:"), sent.trim().into()] {
+            for size in [1, 2, 3, 7, 100, sent.len()] {
+                let (events, end) = read_in_pieces(sent.as_bytes(), size);
+                end.unwrap();
+                assert_eq!(events, expected, "pieces of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_servers_leave_out_is_made_up_for() {
+    // No last event, no usage, and a refusal in place of an answer.
+    let short = choices(&[json!({"delta": {"refusal": "I won't."}}), json!({"delta": {}, "finish_reason": "stop"})]);
+    let (events, end) = read(&short);
+    end.unwrap();
+    assert_eq!(events, [text("I won't."), ChatEvent::Finish(finish(StopReason::Stop, 0, 0))]);
+
+    // Calls without numbers and ids, with an object for arguments, and a reason that does not name them.
+    let piece = |name: &str, arguments: Value| json!({"function": {"name": name, "arguments": arguments}});
+    let bare = choices(&[
+        json!({"delta": {"tool_calls": [piece("clock", json!("")), piece("weather", json!({"days": 2}))]}}),
+        json!({"delta": {"tool_calls": [piece("weather", json!("{\"days\":"))]}}),
+        json!({"delta": {"tool_calls": [{"function": {"arguments": "3}"}}]}, "finish_reason": "stop"}),
+    ]);
+    let (events, end) = read(&bare);
+    end.unwrap();
+    let expected = [
+        call("call_0", "clock", json!({})),
+        call("call_1", "weather", json!({"days": 2})),
+        call("call_2", "weather", json!({"days": 3})),
+        ChatEvent::Finish(finish(StopReason::ToolCalls, 0, 0)),
+    ];
+    assert_eq!(events, expected);
+
+    // The same number for every call.
+    let piece = |id: &str| json!({"index": 0, "id": id, "function": {"name": "clock", "arguments": "{}"}});
+    let (events, end) = read(&choices(&[
+        json!({"delta": {"tool_calls": [piece("a")]}}),
+        json!({"delta": {"tool_calls": [piece("b")]}, "finish_reason": "tool_calls"}),
+    ]));
+    end.unwrap();
+    assert_eq!(events[..2], [call("a", "clock", json!({})), call("b", "clock", json!({}))]);
+}
+
+#[test]
+fn a_call_that_is_not_whole_is_none() {
+    let half = json!({"delta": {"tool_calls": [
+        {"index": 1, "id": "b", "function": {"name": "weather", "arguments": "{\"city\": \"Be"}},
+        {"index": 0, "id": "a", "function": {"name": "clock", "arguments": "{}"}},
+    ]}});
+    let ends = |reason: &str| choices(&[half.clone(), json!({"delta": {}, "finish_reason": reason})]);
+    // Cut off by the limit, the call before it is whole.
+    let (events, end) = read(&ends("length"));
+    end.unwrap();
+    assert_eq!(events, [call("a", "clock", json!({})), ChatEvent::Finish(finish(StopReason::Length, 0, 0))]);
+
+    let error = read(&ends("tool_calls")).1.unwrap_err();
+    assert_eq!((error.kind(), error.code(), error.subject()), (ErrorKind::Failed, "model_malformed", "tiny"));
+    let nameless = json!({"delta": {"tool_calls": [{"index": 0, "id": "a"}]}, "finish_reason": "tool_calls"});
+    assert_eq!(read(&choices(&[nameless])).1.unwrap_err().code(), "model_malformed");
+}
+
+#[test]
+fn an_answer_that_does_not_end_well_is_an_error_after_what_it_said() {
+    let said = choices(&[json!({"delta": {"content": "Grü"}})]);
+    let ends = |reason: &str| choices(&[json!({"delta": {}, "finish_reason": reason})]);
+    let event = |value: Value| format!("data: {value}\n\n");
+    for (rest, kind, code, words) in [
+        (String::new(), ErrorKind::Unavailable, "model_unavailable", "broke off"),
+        // llama-cpp-python says so when it gives an answer up for another request.
+        ("data: [DONE]\n\n".into(), ErrorKind::Unavailable, "model_unavailable", "broke off"),
+        ("data: {\"choices\": [{\"del".into(), ErrorKind::Unavailable, "model_unavailable", "broke off"),
+        (ends("abort"), ErrorKind::Unavailable, "model_unavailable", "broke off"),
+        (ends("content_filter"), ErrorKind::Failed, "failed", "filter"),
+        ("data: <html>\n\n".into(), ErrorKind::Unavailable, "model_unavailable", "cannot be read"),
+        (event(json!({"error": "out of memory"})), ErrorKind::Unavailable, "model_unavailable", "out of memory"),
+        (
+            event(json!({"error": {"message": "out of memory", "type": "server_error", "code": null}})),
+            ErrorKind::Unavailable,
+            "model_unavailable",
+            "out of memory",
+        ),
+        (
+            event(json!({"object": "error", "message": "engine died", "type": "InternalServerError", "code": 500})),
+            ErrorKind::Unavailable,
+            "model_unavailable",
+            "engine died",
+        ),
+        (event(json!({"error": {"message": "wait", "code": 429}})), ErrorKind::Full, "queue_full", "wait"),
+        (
+            event(json!({"error": {"code": 500, "message": "Context size has been exceeded."}})),
+            ErrorKind::Invalid,
+            "context_length_exceeded",
+            "exceeded",
+        ),
+    ] {
+        let (events, end) = read(&format!("{said}{rest}"));
+        let error = end.unwrap_err();
+        assert_eq!(events, [text("Grü")], "{rest}");
+        assert_eq!((error.kind(), error.code()), (kind, code), "{rest}");
+        assert!(error.report().starts_with("ask tiny: ") && error.report().contains(words), "{}", error.report());
+    }
+}
+
+/// A server that serves `tiny` and `all-minilm`, and answers chats with `chat`.
+async fn server(chat: impl Fn(&FakeRequest) -> FakeResponse + Send + Sync + 'static) -> FakeHttpServer {
+    FakeHttpServer::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/v1/models") => {
+            let model = |id: &str| json!({"id": id, "object": "model", "created": 1_763_632_800, "owned_by": "us"});
+            FakeResponse::json(json!({"object": "list", "data": [model("tiny"), model("all-minilm")]}))
+        }
+        ("POST", "/v1/chat/completions") => chat(request),
+        ("POST", "/v1/embeddings") => embed(request),
+        other => panic!("nobody asks for {other:?}"),
+    })
+    .await
+}
+
+fn client(server: &FakeHttpServer) -> OpenAiClient {
+    OpenAiClient::new(&format!("{}/v1", server.url())).unwrap()
+}
+
+fn chat_model(server: &FakeHttpServer) -> OpenAiChat {
+    let mut config = OpenAiChatConfig::new("tiny", 2048);
+    config.capabilities = ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::NONE };
+    OpenAiChat::new(client(server), config)
+}
+
+fn streamed(text: &str, size: usize) -> FakeResponse {
+    FakeResponse::stream(text.as_bytes().chunks(size).map(<[u8]>::to_vec))
+        .header("content-type", "text/event-stream; charset=utf-8")
+}
+
+async fn refusal(model: &OpenAiChat) -> sutazai_core::Error {
+    model.chat(ChatRequest::ask("Hi")).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn a_chat_streams() {
+    let server = server(|_| streamed(OPENAI, 61)).await;
+    let model = chat_model(&server);
+    model.ready().await.unwrap();
+    let reply = model.complete(ChatRequest::ask("Hi")).await.unwrap();
+    assert_eq!(reply.text, "Grüße 東京 🦀");
+    assert_eq!(reply.finish, finish(StopReason::Stop, 26, 7));
+    let sent = server.requests().pop().unwrap();
+    assert_eq!((&sent.json()["model"], sent.headers.get("authorization")), (&json!("tiny"), None));
+    assert_eq!(model.chat(ChatRequest::ask("Hi")).await.unwrap().served().backend, "openai");
+}
+
+#[tokio::test]
+async fn half_a_character_in_a_packet_is_no_matter() {
+    let server = server(|_| {
+        let cut = OPENAI.find("ü").unwrap() + 1;
+        FakeResponse::stream([&OPENAI.as_bytes()[..cut], &OPENAI.as_bytes()[cut..]])
+    })
+    .await;
+    assert_eq!(chat_model(&server).complete(ChatRequest::ask("Hi")).await.unwrap().text, "Grüße 東京 🦀");
+}
+
+#[tokio::test]
+async fn what_is_not_declared_is_not_sent() {
+    let server = server(|_| streamed(OPENAI, 1000)).await;
+    let mut config = OpenAiChatConfig::new("tiny", 2048);
+    config.capabilities.thinking = true;
+    let model = OpenAiChat::new(client(&server), config);
+    assert!(!model.info().capabilities.thinking, "the format has no word for it");
+    for request in [ChatRequest { think: Some(true), ..ChatRequest::ask("Hi") }, full_request()] {
+        assert_eq!(model.chat(request).await.err().unwrap().kind(), ErrorKind::Unsupported);
+    }
+    assert!(server.requests().is_empty());
+    model.chat(ChatRequest { think: Some(false), ..ChatRequest::ask("Hi") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_answer_closes_the_connection() {
+    let piece = choices(&[json!({"delta": {"content": "and "}})]);
+    let server = server(move |_| FakeResponse::stream([piece.clone()]).endless()).await;
+    let mut stream = chat_model(&server).chat(ChatRequest::ask("Hi")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), text("and "));
+    drop(stream);
+    server.client_gone().await;
+}
+
+#[tokio::test]
+async fn nothing_follows_an_error() {
+    let said = choices(&[json!({"delta": {"content": "Grü"}})]);
+    let packet = said + "data: {\"error\": \"out of memory\"}\n\n" + OPENAI;
+    let server = server(move |_| FakeResponse::stream([packet.clone()])).await;
+    let events: Vec<_> = chat_model(&server).chat(ChatRequest::ask("Hi")).await.unwrap().collect().await;
+    assert!(matches!(&events[..], [Ok(ChatEvent::Text(text)), Err(_)] if text == "Grü"), "{events:?}");
+}
+
+#[tokio::test]
+async fn errors_before_the_first_piece_come_back_at_once() {
+    for (sent, code) in [
+        ("", "model_unavailable"),
+        ("data: {\"error\": {\"code\": \"context_length_exceeded\"}}\n\n", "context_length_exceeded"),
+    ] {
+        let server = server(move |_| FakeResponse::stream([sent])).await;
+        assert_eq!(refusal(&chat_model(&server)).await.code(), code);
+    }
+    // A body that is shorter than was said.
+    let server = server(|_| FakeResponse::stream([": ping\n\n"]).header("content-length", 1000)).await;
+    let error = refusal(&chat_model(&server)).await;
+    assert!(error.is_temporary() && error.code() == "model_unavailable", "{error:?}");
+}
+
+#[tokio::test]
+async fn what_does_not_stream_is_no_answer() {
+    for (kind, body, report) in [
+        ("text/html", "<html>", "/v1"),
+        ("application/json", r#"{"error": {"message": "the reason"}}"#, "the reason"),
+        ("application/json; charset=utf-8", r#"{"choices": []}"#, "/v1"),
+    ] {
+        let server = server(move |_| FakeResponse::new(200, body).header("content-type", kind)).await;
+        let error = refusal(&chat_model(&server)).await;
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Unsupported, "model_unavailable"), "{body}");
+        assert!(error.report().contains(report), "{}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let said = |error: Value| json!({"error": error}).to_string();
+    let openai = |kind: &str, code: Value| said(json!({"message": "the reason", "type": kind, "code": code}));
+    let vllm_long = "This model's maximum context length is 2048 tokens. However, you requested 4000 tokens.";
+    for (status, body, kind, code) in [
+        (400, openai("invalid_request_error", Value::Null), ErrorKind::Invalid, "invalid"),
+        (422, openai("invalid_request_error", Value::Null), ErrorKind::Invalid, "invalid"),
+        (
+            400,
+            openai("invalid_request_error", json!("context_length_exceeded")),
+            ErrorKind::Invalid,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            said(json!({"code": 400, "message": "the reason", "type": "exceed_context_size_error"})),
+            ErrorKind::Invalid,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            json!({"object": "error", "message": vllm_long, "type": "BadRequestError", "code": 400}).to_string(),
+            ErrorKind::Invalid,
+            "context_length_exceeded",
+        ),
+        (404, openai("invalid_request_error", json!("model_not_found")), ErrorKind::NotFound, "model_not_found"),
+        (404, said(json!("the reason")), ErrorKind::NotFound, "model_not_found"),
+        (400, openai("invalid_request_error", json!("model_not_found")), ErrorKind::NotFound, "model_not_found"),
+        (404, r#"{"detail":"Not Found"}"#.into(), ErrorKind::Unsupported, "model_unavailable"),
+        (405, "<html>".into(), ErrorKind::Unsupported, "model_unavailable"),
+        (401, openai("invalid_request_error", json!("invalid_api_key")), ErrorKind::Invalid, "model_unauthorised"),
+        (403, String::new(), ErrorKind::Invalid, "model_unauthorised"),
+        (402, said(json!("the reason")), ErrorKind::Failed, "failed"),
+        (429, openai("insufficient_quota", json!("insufficient_quota")), ErrorKind::Failed, "failed"),
+        (429, openai("tokens", json!("rate_limit_exceeded")), ErrorKind::Full, "queue_full"),
+        (408, String::new(), ErrorKind::Timeout, "model_timeout"),
+        (504, "<html>".into(), ErrorKind::Timeout, "model_timeout"),
+        (500, openai("server_error", Value::Null), ErrorKind::Unavailable, "model_unavailable"),
+        (503, said(json!({"code": 503, "message": "Loading model"})), ErrorKind::Unavailable, "model_unavailable"),
+    ] {
+        let sent = body.clone();
+        let server = server(move |_| FakeResponse::new(status, sent.clone())).await;
+        let error = refusal(&chat_model(&server)).await;
+        assert_eq!((error.kind(), error.code()), (kind, code), "{status} {body}");
+        assert_eq!((error.operation(), error.subject()), ("ask", "tiny"), "{status} {body}");
+        let shown = body.contains("the reason") && status != 401;
+        assert_eq!(error.report().ends_with("the reason"), shown, "{}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn a_busy_server_says_when_to_come_again() {
+    for (status, kind) in [(429, ErrorKind::Full), (503, ErrorKind::Unavailable)] {
+        let server = server(move |_| FakeResponse::new(status, "").header("retry-after", 7)).await;
+        let error = refusal(&chat_model(&server)).await;
+        assert_eq!((error.kind(), error.delay()), (kind, Some(Duration::from_secs(7))));
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_sent_and_never_shown() {
+    const KEY: &str = "sk-0123456789";
+    let server = server(|request| {
+        let text = format!("I do not like {:?}", request.headers["authorization"]);
+        let status = if request.json()["messages"][0]["content"] == "401" { 401 } else { 400 };
+        FakeResponse::new(status, json!({"error": {"message": text}}).to_string())
+    })
+    .await;
+    let address = format!("{}/v1", server.url()).replace("//", "//me:secret@");
+    let client = OpenAiClient::new(&address).unwrap().api_key(format!(" {KEY}\n").into());
+    let model = OpenAiChat::new(client.clone(), OpenAiChatConfig::new("tiny", 2048));
+    for question in ["401", "400"] {
+        let error = model.chat(ChatRequest::ask(question)).await.err().unwrap();
+        assert!(!error.report().contains(KEY) && !error.report().contains("secret"), "{}", error.report());
+        assert_eq!(error.report().contains("I do not like"), question == "400");
+    }
+    let sent = server.requests();
+    assert!(sent.iter().all(|request| request.headers["authorization"] == format!("Bearer {KEY}")), "{sent:?}");
+    let shown = format!("{model:?}");
+    assert!(shown.contains("OpenAiClient { address: \"http://127.0.0.1") && !shown.contains(KEY), "{shown}");
+
+    let error = client.clone().api_key("sk-01\nxyz".into()).models().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && !error.report().contains("xyz"), "{}", error.report());
+    client.api_key(" ".into()).models().await.unwrap();
+    assert_eq!(server.requests().last().unwrap().headers.get("authorization"), None);
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_temporary() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let client = OpenAiClient::new(&format!("http://me:secret@{closed}/v1")).unwrap();
+    for error in [
+        client.models().await.unwrap_err(),
+        refusal(&OpenAiChat::new(client.clone(), OpenAiChatConfig::new("tiny", 2048))).await,
+    ] {
+        assert!(error.is_temporary() && error.code() == "model_unavailable");
+        assert!(error.report().contains(&client.address()), "{}", error.report());
+        assert!(!error.report().contains("secret"), "{}", error.report());
+    }
+    assert_eq!(OpenAiClient::new("ftp://x").unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn models_are_listed() {
+    let server = server(|_| streamed(OPENAI, 1000)).await;
+    assert_eq!(client(&server).models().await.unwrap(), ["tiny", "all-minilm"]);
+    let error = OpenAiChat::new(client(&server), OpenAiChatConfig::new("gone", 1)).ready().await.unwrap_err();
+    assert_eq!((error.code(), error.subject()), ("model_not_found", "gone"));
+    assert!(error.to_string().contains("it serves tiny, all-minilm"), "{error}");
+
+    let other = FakeHttpServer::start(|_| FakeResponse::new(200, "<html>")).await;
+    let error = client(&other).models().await.unwrap_err();
+    assert!(error.code() == "model_unavailable" && error.subject().starts_with("http://127.0.0.1"), "{error:?}");
+}
+
+/// The chat model and the fake server that serves it.
+struct ServedChat(OpenAiChat, #[allow(dead_code, reason = "it serves while it lives")] FakeHttpServer);
+
+#[async_trait::async_trait]
+impl ChatModel for ServedChat {
+    fn info(&self) -> &ModelInfo {
+        self.0.info()
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.0.ready().await
+    }
+
+    async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
+        self.0.chat(request).await
+    }
+}
+
+/// A chat that keeps to what it is asked for, with words for tokens and 2048 of them for a context.
+fn well_behaved(request: &FakeRequest) -> FakeResponse {
+    let body = request.json();
+    let messages = body["messages"].as_array().unwrap();
+    let words = |message: &Value| message["content"].as_str().unwrap().split_whitespace().count();
+    let prompt = messages.iter().map(words).sum::<usize>();
+    if prompt >= 2048 {
+        let error = json!({"error": {"message": "too long", "code": "context_length_exceeded"}});
+        return FakeResponse::new(400, error.to_string());
+    }
+    let text = match body["response_format"]["type"].as_str() {
+        None => (1..=100).map(|number| format!("{number} ")).collect(),
+        Some("json_object") => r#"{"grass": "green"}"#.to_owned(),
+        Some(_) => r#"{"colour": "green", "sure": true}"#.to_owned(),
+    };
+    let stops = body["stop"].as_array().into_iter().flatten();
+    let end = stops.filter_map(|stop| text.find(stop.as_str().unwrap())).min().unwrap_or(text.len());
+    let words: Vec<&str> = text[..end].split_inclusive(' ').collect();
+    let most = body["max_tokens"].as_u64().map_or(words.len(), |most| words.len().min(most as usize));
+    let reason = if most < words.len() { "length" } else { "stop" };
+    let last = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": most}});
+    let word = |word: &&str| json!({"choices": [{"index": 0, "delta": {"content": word}}]});
+    let events = words[..most].iter().map(word).chain([last, usage]).map(|event| event.to_string());
+    FakeResponse::stream(events.chain(["[DONE]".to_owned()]).map(|event| format!("data: {event}\n\n")))
+}
+
+async fn served_chat() -> ServedChat {
+    let server = server(well_behaved).await;
+    ServedChat(chat_model(&server), server)
+}
+
+sutazai_core::chat_conformance!(served_chat().await);
+
+fn vector(text: &str) -> [f32; 3] {
+    let text: String = text.split_whitespace().collect();
+    let seed = text.bytes().fold(7, |seed, byte| seed * 31 % 65_537 + u64::from(byte));
+    let mut random = fastrand::Rng::with_seed(seed);
+    [random.f32() - 0.5, random.f32() - 0.5, random.f32() - 0.5]
+}
+
+/// Vectors that the words of a text decide, the last first; a text beyond 512 words is refused as vLLM does.
+fn embed(request: &FakeRequest) -> FakeResponse {
+    let body = request.json();
+    let texts: Vec<&str> = body["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert!(texts.iter().all(|text| !text.is_empty()), "there is no vector for nothing");
+    if texts.iter().any(|text| text.split_whitespace().count() > 512) {
+        let text = "This model's maximum context length is 512 tokens. However, you requested more.";
+        let error = json!({"error": {"message": text, "type": "BadRequestError", "param": null, "code": 400}});
+        return FakeResponse::new(400, error.to_string());
+    }
+    let entry =
+        |(index, text): (usize, &str)| json!({"object": "embedding", "index": index, "embedding": vector(text)});
+    let data: Vec<_> = texts.iter().copied().enumerate().map(entry).rev().collect();
+    let usage = json!({"prompt_tokens": texts.len(), "total_tokens": texts.len()});
+    FakeResponse::json(json!({"object": "list", "model": body["model"], "data": data, "usage": usage}))
+}
+
+/// The model and the fake server that serves it.
+struct Served(OpenAiEmbedding, #[allow(dead_code, reason = "it serves while it lives")] Arc<FakeHttpServer>);
+
+#[async_trait::async_trait]
+impl EmbeddingModel for Served {
+    fn info(&self) -> &ModelInfo {
+        self.0.info()
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.0.ready().await
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Embeddings> {
+        self.0.embed(texts).await
+    }
+}
+
+async fn embedding_model() -> Served {
+    let server = server(|_| streamed(OPENAI, 1000)).await;
+    Served(OpenAiEmbedding::connect(client(&server), "all-minilm").await.unwrap(), Arc::new(server))
+}
+
+sutazai_core::embedding_conformance!(embedding_model().await);
+
+#[tokio::test]
+async fn many_texts_go_in_batches() {
+    let model = embedding_model().await;
+    assert_eq!((model.info().dimension, model.info().context_length), (3, 512));
+    assert_eq!(model.0.clone().context_length(256).info().context_length, 256);
+    let texts: Vec<_> = (0..150).map(|i| "x".repeat(i + 1)).collect();
+    let embeddings = model.embed(&texts).await.unwrap();
+    assert_eq!((embeddings.vectors.len(), embeddings.tokens), (150, 150));
+    assert_eq!(model.1.requests().len(), 1 + 3);
+    assert_eq!(embeddings.vectors[149], model.embed_one(&texts[149]).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_long_text_is_cut_and_the_others_are_not() {
+    let model = embedding_model().await;
+    let mut texts: Vec<String> = (0..100).map(|number| format!("text {number}")).collect();
+    texts[77] = "word ".repeat(600);
+    let embeddings = model.embed(&texts).await.unwrap();
+    texts[77].truncate(2048);
+    for (text, vector) in texts.iter().zip(&embeddings.vectors) {
+        assert_eq!(vector, &model.embed_one(text).await.unwrap(), "{text}");
+    }
+    assert_eq!(embeddings.tokens, 100, "what was refused is not counted");
+}
+
+#[tokio::test]
+async fn vectors_that_do_not_fit_the_texts_are_an_error() {
+    let vector = |index: Value, vector: Value| json!({"index": index, "embedding": vector});
+    let (zero, one) = (vector(json!(0), json!([1, 0])), vector(json!(1), json!([0, 1])));
+    for (data, right) in [
+        (json!([one, zero]), true),
+        (json!([vector(Value::Null, json!([3, 4])), {"embedding": [0, 1]}]), true),
+        (json!([zero]), false),
+        (json!([zero, one, vector(json!(2), json!([1, 1]))]), false),
+        (json!([zero, zero]), false),
+        (json!([zero, vector(json!(1), json!([1, 0, 0]))]), false),
+        (json!([zero, vector(json!(1), json!([1e39, 0]))]), false),
+        (json!([zero, vector(json!(1), json!([[1, 0], [0, 1]]))]), false),
+        (json!("none"), false),
+    ] {
+        let sent = data.clone();
+        let server = FakeHttpServer::start(move |request| {
+            let probe = json!([{"embedding": [1, 1]}]);
+            let single = request.json()["input"].as_array().unwrap().len() == 1;
+            FakeResponse::json(json!({"data": if single { &probe } else { &sent }}))
+        })
+        .await;
+        let model = OpenAiEmbedding::connect(client(&server), "tiny").await.unwrap();
+        match model.embed(&["a".into(), "b".into()]).await {
+            Ok(embeddings) => assert!(right && embeddings.vectors.len() == 2 && embeddings.tokens == 0, "{data}"),
+            Err(error) => assert!(!right && error.code() == "model_unavailable", "{data}: {error:?}"),
+        }
+    }
+    let server = FakeHttpServer::start(|_| FakeResponse::json(json!({"data": [{"embedding": []}]}))).await;
+    let error = OpenAiEmbedding::connect(client(&server), "tiny").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}

@@ -1,0 +1,170 @@
+//! From settings to models: which backends there are, and the gateway before them.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use sutazai_core::{
+    Error, Result,
+    engine::OrchestratorBuilder,
+    model::{ChatModel, EmbeddingModel},
+};
+use sutazai_llm::{
+    gateway::{
+        Gateway, GatewayObserver,
+        admission::{Admission, AdmissionConfig},
+        cache::{MemoryAnswers, MemoryAnswersConfig},
+    },
+    local::{LocalChat, LocalEmbedding},
+    ollama::{Discovered, KeepAlive, OllamaChat, OllamaEmbedding},
+    openai::{OpenAiChat, OpenAiChatConfig, OpenAiClient},
+    registry::ModelStore,
+};
+
+use super::{CHAT_MODEL, EMBEDDING_MODEL};
+use crate::{config::Settings, defaults::WithDefaults};
+
+/// How long the place of a call to Ollama is kept after it was cancelled: the server does not say when it has stopped.
+const OLLAMA_SETTLES: Duration = Duration::from_millis(500);
+
+/// Texts that the embedding model in this process is handed at a time; it reads those of several callers together.
+const EMBEDDING_CALLS: usize = 64;
+
+/// The models behind the gateway, the default ones first.
+struct Behind<'a> {
+    settings: &'a Settings,
+    observer: Arc<dyn GatewayObserver>,
+    gateway: Gateway,
+    chat: Vec<Arc<dyn ChatModel>>,
+    embedding: Vec<Arc<dyn EmbeddingModel>>,
+}
+
+/// Adds the models, the default ones first. Nothing is loaded before it is used.
+pub(super) async fn models(
+    builder: OrchestratorBuilder,
+    settings: &Settings,
+    ollama: Option<Discovered>,
+    observer: Arc<dyn GatewayObserver>,
+) -> Result<OrchestratorBuilder> {
+    let mut gateway = Gateway::new(Arc::clone(&observer)).resilient();
+    if settings.model_cache_mb > 0 {
+        let max_bytes = settings.model_cache_mb.saturating_mul(1 << 20);
+        gateway = gateway.answers(Arc::new(MemoryAnswers::new(MemoryAnswersConfig { max_bytes, ..Default::default() })));
+    }
+    let mut behind = Behind { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
+    if let Some(ollama) = ollama {
+        behind.ollama(ollama).await?;
+    }
+    behind.local()?;
+    behind.openai().await?;
+    Ok(behind.into_builder(builder))
+}
+
+impl Behind<'_> {
+    fn admission(&self, backend: &str, change: impl FnOnce(&mut AdmissionConfig)) -> Result<Admission> {
+        let settings = self.settings;
+        let mut config = AdmissionConfig::default();
+        config.max_parallel = settings.model_parallel;
+        config.max_loaded_models = settings.models_loaded;
+        config.memory = (settings.model_memory_mb > 0).then(|| settings.model_memory_mb.saturating_mul(1_000_000));
+        config.max_waiting = settings.model_queue;
+        config.queue_timeout = Duration::from_millis(settings.model_queue_ms);
+        config.age_limit = Duration::from_millis(settings.model_age_ms);
+        config.silence = Duration::from_millis(settings.model_silence_ms);
+        change(&mut config);
+        Admission::new(backend, config, Arc::clone(&self.observer))
+    }
+
+    fn add_chat(&mut self, admission: &Admission, model: impl ChatModel) -> Result<()> {
+        let model = self.gateway.model(vec![Arc::new(admission.chat(Arc::new(model)))], None)?;
+        self.chat.push(model);
+        Ok(())
+    }
+
+    /// What an Ollama holds, the model of the settings first.
+    async fn ollama(&mut self, ollama: Discovered) -> Result<()> {
+        let settings = self.settings;
+        let admission = self.admission("ollama", |config| config.settle = OLLAMA_SETTLES)?;
+        let keep_alive = KeepAlive::For(Duration::from_secs(settings.ollama_keep_alive_s));
+        let is_default = |name: &str| ollama.models.iter().any(|tag| tag.name == name && tag.is(&settings.model_id));
+        let others = ollama.models.iter().map(|tag| tag.name.as_str()).filter(|name| !is_default(name));
+        let names: Vec<&str> = std::iter::once(settings.model_id.as_str()).chain(others).collect();
+        let connect = |name: &'_ str| {
+            let (client, name) = (ollama.client.clone(), name.to_owned());
+            async move { OllamaChat::connect(client, &name, Some(settings.ollama_context)).await }
+        };
+        for (name, connected) in names.iter().zip(join_all(names.iter().map(|name| connect(name))).await) {
+            match connected {
+                Ok(model) if model.info().capabilities.embedding => {
+                    let model = OllamaEmbedding::connect(ollama.client.clone(), name).await?.keep_alive(keep_alive);
+                    self.embedding.push(Arc::new(admission.embedding(Arc::new(model))));
+                }
+                Ok(model) => self.add_chat(&admission, model.keep_alive(keep_alive))?,
+                Err(error) => warn(name, &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The models in this process. Each has threads and memory of its own; chats take turns at the processor.
+    fn local(&mut self) -> Result<()> {
+        let store = ModelStore::new(&self.settings.models_dir);
+        let chats = self.admission("local", |_| ())?;
+        self.add_chat(&chats, LocalChat::from_store(store.clone(), CHAT_MODEL)?)?;
+        let embeddings = self.admission("local embeddings", |config| config.max_parallel = EMBEDDING_CALLS)?;
+        let model = embeddings.embedding(Arc::new(LocalEmbedding::new(store, EMBEDDING_MODEL)?));
+        self.embedding.insert(0, Arc::new(model));
+        Ok(())
+    }
+
+    /// What a server of OpenAI's format serves, if one is named.
+    async fn openai(&mut self) -> Result<()> {
+        let settings = self.settings;
+        let Some(url) = &settings.openai_base_url else { return Ok(()) };
+        let mut client = OpenAiClient::new(url)?;
+        if let Some(key) = &settings.openai_api_key {
+            client = client.api_key(key.clone());
+        }
+        let names = match settings.openai_models.as_slice() {
+            [] => client.models().await.unwrap_or_else(|error| {
+                warn("OPENAI_BASE_URL", &error);
+                Vec::new()
+            }),
+            named => named.to_vec(),
+        };
+        let admission = self.admission("openai", |config| {
+            // What is in its memory, and when, is its own affair.
+            config.max_loaded_models = usize::MAX;
+            config.memory = None;
+        })?;
+        for name in names {
+            let mut config = OpenAiChatConfig::new(name, settings.openai_context);
+            config.capabilities.tools = true;
+            config.capabilities.schema = true;
+            config.capabilities.seed = true;
+            self.add_chat(&admission, OpenAiChat::new(client.clone(), config))?;
+        }
+        Ok(())
+    }
+
+    fn into_builder(self, mut builder: OrchestratorBuilder) -> OrchestratorBuilder {
+        let settings = self.settings;
+        for name in settings.model_fallbacks.iter().filter(|name| !self.chat.iter().any(|model| is(model, name))) {
+            tracing::warn!("model_fallbacks: there is no model {name:?}, it is left out");
+        }
+        for model in &self.chat {
+            let others = settings.model_fallbacks.iter().filter(|name| !is(model, name));
+            let others = others.filter_map(|name| self.chat.iter().find(|model| is(model, name)).cloned()).collect();
+            let front = self.gateway.front(Arc::clone(model), others);
+            builder = builder.chat_model(WithDefaults::wrap(front, settings.temperature, settings.max_tokens));
+        }
+        self.embedding.into_iter().fold(builder, |builder, model| builder.embedding_model(model))
+    }
+}
+
+fn is(model: &Arc<dyn ChatModel>, name: &str) -> bool {
+    model.info().name == name
+}
+
+fn warn(name: &str, error: &Error) {
+    tracing::warn!(model = name, error = %error.report(), "a model cannot be used; others answer in its place");
+}

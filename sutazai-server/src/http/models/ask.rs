@@ -1,0 +1,86 @@
+//! Asking a model, or an agent as if it were one.
+
+use axum::http::HeaderMap;
+use sutazai_core::model::{CacheUse, ChatRequest, ChatStream, Embeddings, Served};
+
+use super::{
+    agent,
+    answer::shutting_down,
+    find,
+    headers::{caching, of_served},
+};
+use crate::http::{problem::Problem, state::AppState, tasks::IdempotencyKey};
+
+/// What an agent's name has before it where a model's is expected.
+pub(in crate::http) const AGENT: &str = "agent:";
+
+/// An answer that has begun.
+pub(in crate::http) struct Begun {
+    /// What comes.
+    pub(super) stream: ChatStream,
+    /// What is said about it in headers.
+    pub(super) headers: HeaderMap,
+}
+
+impl Begun {
+    /// An answer, and what served it.
+    pub(super) fn new(stream: ChatStream) -> Self {
+        let headers = of_served(stream.served());
+        Self { stream, headers }
+    }
+
+    /// The model that answers.
+    pub(in crate::http) fn model(&self) -> &str {
+        &self.stream.served().model
+    }
+}
+
+/// Asks whoever `name` means: a chat model, or with `agent:` before it an agent.
+pub(in crate::http) async fn ask(
+    state: &AppState,
+    name: &str,
+    request: ChatRequest,
+    key: IdempotencyKey,
+    headers: &HeaderMap,
+) -> Result<Begun, Problem> {
+    match name.strip_prefix(AGENT) {
+        Some(agent) => agent::ask(state, agent, &request, key).await,
+        None => ask_model(state, name, request, headers).await,
+    }
+}
+
+/// Asks the chat model that `name` means. The caller is nobody in particular, of the default tenant, as everybody who submits a task and says no more.
+pub(in crate::http) async fn ask_model(
+    state: &AppState,
+    name: &str,
+    mut request: ChatRequest,
+    headers: &HeaderMap,
+) -> Result<Begun, Problem> {
+    let model = find::chat(state.orchestrator().models(), name)?;
+    request.model = Some(model.info().name.clone());
+    request.caching = caching(headers);
+    let stream = tokio::select! {
+        begun = model.chat(request) => begun?,
+        () = state.closing().cancelled() => return Err(shutting_down().into()),
+    };
+    if stream.served().cache != CacheUse::Hit {
+        state.loaded().note(&stream.served().model);
+    }
+    Ok(Begun::new(stream))
+}
+
+/// The vectors of `texts` by the embedding model that `name` means, with its name and what is said in headers.
+pub(in crate::http) async fn embed(
+    state: &AppState,
+    name: &str,
+    texts: &[String],
+) -> Result<(Embeddings, String, HeaderMap), Problem> {
+    let model = find::embedding(state.orchestrator().models(), name)?;
+    let embeddings = tokio::select! {
+        embedded = model.embed(texts) => embedded?,
+        () = state.closing().cancelled() => return Err(shutting_down().into()),
+    };
+    let info = model.info();
+    state.loaded().note(&info.name);
+    Ok((embeddings, info.name.clone(), of_served(&Served::by(info))))
+}

@@ -1,0 +1,108 @@
+//! What a request in Ollama's format asks for beside its question.
+
+use serde::Deserialize;
+use serde_json::Value;
+use sutazai_core::model::{ChatRequest, ResponseFormat};
+
+use crate::http::{
+    models::{Texts, max_tokens, sampling},
+    problem::Problem,
+};
+
+/// How tokens are chosen and how many. Other options, most of which are about Ollama's own engine, are ignored.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct OptionsBody {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    seed: Option<i64>,
+    num_predict: Option<i64>,
+    stop: Option<Texts>,
+}
+
+impl OptionsBody {
+    /// Says all this in `request`.
+    pub(super) fn apply(self, request: &mut ChatRequest) -> Result<(), Problem> {
+        // Of both numbers a negative one means none.
+        let seed = self.seed.and_then(|seed| u64::try_from(seed).ok());
+        let most = self.num_predict.filter(|most| *most >= 0).map(|most| u32::try_from(most).unwrap_or(u32::MAX));
+        request.sampling = sampling("/options", self.temperature, self.top_p, seed)?;
+        request.max_tokens = max_tokens("/options/num_predict", most)?;
+        request.stop = self.stop.unwrap_or_default().0;
+        Ok(())
+    }
+}
+
+/// The form of the answer.
+pub(super) fn format(format: Option<Value>) -> Result<ResponseFormat, Problem> {
+    match format {
+        None => Ok(ResponseFormat::Text),
+        Some(Value::String(name)) if name.is_empty() => Ok(ResponseFormat::Text),
+        Some(Value::String(name)) if name == "json" => Ok(ResponseFormat::Json),
+        Some(schema @ Value::Object(_)) => Ok(ResponseFormat::Schema(schema)),
+        Some(_) => Err(Problem::field("/format", "\"json\" or a JSON schema is needed")),
+    }
+}
+
+/// Whether the model thinks aloud. How much it does is its own affair.
+pub(super) fn think(think: Option<&Value>) -> Result<Option<bool>, Problem> {
+    match think {
+        None => Ok(None),
+        Some(Value::Bool(think)) => Ok(Some(*think)),
+        Some(Value::String(level)) if matches!(&**level, "low" | "medium" | "high") => Ok(Some(true)),
+        Some(_) => Err(Problem::field("/think", "true, false, \"low\", \"medium\" or \"high\" is needed")),
+    }
+}
+
+/// Whether a model shall be kept no longer: `0` as a number or as a duration, such as `0s`.
+pub(super) fn keeps_not(keep_alive: Option<&Value>) -> bool {
+    match keep_alive {
+        Some(Value::Number(seconds)) => seconds.as_i64() == Some(0),
+        Some(Value::String(time)) => time.trim_end_matches(char::is_alphabetic) == "0",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sutazai_core::model::Sampling;
+
+    use super::*;
+
+    fn applied(options: Value) -> Result<ChatRequest, String> {
+        let options: OptionsBody = serde_json::from_value(options).unwrap();
+        let mut request = ChatRequest::ask("Hi");
+        options.apply(&mut request).map_err(|problem| problem.faults()[0].path.clone())?;
+        Ok(request)
+    }
+
+    #[test]
+    fn options_are_taken_over() {
+        let request = applied(
+            json!({"temperature": 0, "top_p": 0.5, "seed": 7, "num_predict": 16, "stop": ["a", "b"], "num_ctx": 1}),
+        )
+        .unwrap();
+        assert_eq!(request.sampling, Sampling { temperature: 0.0, top_p: 0.5, seed: Some(7) });
+        assert_eq!((request.max_tokens, request.stop.len()), (Some(16), 2));
+        let open = applied(json!({"seed": -1, "num_predict": -1})).unwrap();
+        assert_eq!(open, ChatRequest::ask("Hi"));
+        assert_eq!(applied(json!({"num_predict": i64::MAX})).unwrap().max_tokens, Some(u32::MAX));
+        assert_eq!(applied(json!({"temperature": -1})).unwrap_err(), "/options/temperature");
+        assert_eq!(applied(json!({"num_predict": 0})).unwrap_err(), "/options/num_predict");
+    }
+
+    #[test]
+    fn forms_thoughts_and_leases_are_read() {
+        assert_eq!(format(None).unwrap(), ResponseFormat::Text);
+        assert_eq!(format(Some(json!(""))).unwrap(), ResponseFormat::Text);
+        assert_eq!(format(Some(json!("json"))).unwrap(), ResponseFormat::Json);
+        assert_eq!(format(Some(json!({}))).unwrap(), ResponseFormat::Schema(json!({})));
+        assert!(format(Some(json!("xml"))).is_err() && format(Some(json!(1))).is_err());
+        assert_eq!((think(None).unwrap(), think(Some(&json!(false))).unwrap()), (None, Some(false)));
+        assert_eq!(think(Some(&json!("high"))).unwrap(), Some(true));
+        assert!(think(Some(&json!("much"))).is_err());
+        assert!([json!(0), json!("0"), json!("0s"), json!("0ms")].iter().all(|zero| keeps_not(Some(zero))));
+        assert!(![json!(-1), json!(300), json!("5m"), json!("10s")].iter().any(|time| keeps_not(Some(time))));
+        assert!(!keeps_not(None));
+    }
+}
