@@ -2,8 +2,8 @@
 
 #[cfg(test)]
 mod fake_http;
-mod http;
 pub mod gateway;
+mod http;
 pub mod local;
 pub mod ollama;
 pub mod openai;

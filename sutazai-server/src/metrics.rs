@@ -18,8 +18,8 @@ use sutazai_core::{
     task::{Event, Task},
 };
 
-use self::{agents::AgentMetrics, models::ModelMetrics};
 pub(crate) use self::routes::Routes;
+use self::{agents::AgentMetrics, models::ModelMetrics};
 
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = TEXT_FORMAT;

@@ -61,6 +61,13 @@ pub struct ModelCapabilities {
 
 impl ModelCapabilities {
     /// Nothing at all.
-    pub const NONE: Self =
-        Self { chat: false, embedding: false, tools: false, schema: false, seed: false, vision: false, thinking: false };
+    pub const NONE: Self = Self {
+        chat: false,
+        embedding: false,
+        tools: false,
+        schema: false,
+        seed: false,
+        vision: false,
+        thinking: false,
+    };
 }

@@ -152,7 +152,8 @@ impl Gateway {
             front = Arc::new(Coalesce::new(front, Arc::clone(&self.observer)));
         }
         if let Some((embedder, config)) = &self.semantic {
-            front = Arc::new(SemanticCache::new(front, Arc::clone(embedder), config.clone(), Arc::clone(&self.observer)));
+            front =
+                Arc::new(SemanticCache::new(front, Arc::clone(embedder), config.clone(), Arc::clone(&self.observer)));
         }
         if let Some(answers) = &self.answers {
             front = Arc::new(Cache::new(front, Arc::clone(answers), Arc::clone(&self.observer)));

@@ -48,7 +48,8 @@ pub(super) async fn models(
     let mut gateway = Gateway::new(Arc::clone(&observer)).resilient();
     if settings.model_cache_mb > 0 {
         let max_bytes = settings.model_cache_mb.saturating_mul(1 << 20);
-        gateway = gateway.answers(Arc::new(MemoryAnswers::new(MemoryAnswersConfig { max_bytes, ..Default::default() })));
+        gateway =
+            gateway.answers(Arc::new(MemoryAnswers::new(MemoryAnswersConfig { max_bytes, ..Default::default() })));
     }
     let mut behind = Behind { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
     if let Some(ollama) = ollama {

@@ -46,8 +46,12 @@ impl ModelMetrics {
             keep(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         let plain = Registry::new();
-        let inference =
-            histogram(&plain, "ollama_inference_duration_seconds", "From a call's turn to the end of its answer", &["model"])?;
+        let inference = histogram(
+            &plain,
+            "ollama_inference_duration_seconds",
+            "From a call's turn to the end of its answer",
+            &["model"],
+        )?;
         let memory = keep(&plain, {
             GaugeVec::new(Opts::new("ollama_model_memory_bytes", "Memory of the models that are loaded"), &["model"])?
         })?;
@@ -69,7 +73,11 @@ impl ModelMetrics {
             coalesced: counter("models_coalesced_total", "Calls that joined one like them", &["model"])?,
             trimmed: counter("models_trimmed_messages_total", "Messages left out so that the rest fits", &["model"])?,
             retries: counter("models_retries_total", "Calls that were made again", &["model"])?,
-            fallbacks: counter("models_fallbacks_total", "Calls that another model was asked", &["from", "to", "code"])?,
+            fallbacks: counter(
+                "models_fallbacks_total",
+                "Calls that another model was asked",
+                &["from", "to", "code"],
+            )?,
             breaker: gauge(
                 registry,
                 "models_breaker_state",

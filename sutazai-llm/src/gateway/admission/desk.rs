@@ -104,14 +104,7 @@ pub(super) struct Outlook {
 
 impl Shared {
     pub(super) fn new(backend: String, config: AdmissionConfig, observer: Arc<dyn GatewayObserver>) -> Self {
-        Self {
-            config,
-            backend,
-            observer,
-            began: Instant::now(),
-            runtime: OnceLock::new(),
-            desk: Mutex::default(),
-        }
+        Self { config, backend, observer, began: Instant::now(), runtime: OnceLock::new(), desk: Mutex::default() }
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -163,7 +156,9 @@ impl Shared {
         let patience = self.config.queue_timeout;
         match tokio::time::timeout(left.map_or(patience, |left| left.min(patience)), called).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "the model's queue is gone").with_code("model_unavailable")),
+            Ok(Err(_)) => {
+                Err(Error::new(ErrorKind::Unavailable, "the model's queue is gone").with_code("model_unavailable"))
+            }
             Err(_) if left.is_some_and(|left| left <= patience) => Err(late()),
             Err(_) => Err(full(format!("no turn came within {} s; try again later", patience.as_secs()))),
         }

@@ -18,14 +18,12 @@ use futures_util::{StreamExt, stream};
 use sutazai_core::{
     Error, ErrorKind, Result,
     clock::{Clock, SystemClock},
-    model::{
-        Caller, ChatEvent, ChatModel, ChatRequest, ChatStream, EmbeddingModel, Embeddings, ModelInfo,
-    },
+    model::{Caller, ChatEvent, ChatModel, ChatRequest, ChatStream, EmbeddingModel, Embeddings, ModelInfo},
 };
 use tokio::time::{Instant, timeout};
 
-pub use self::{config::AdmissionConfig, permit::Permit};
 use self::desk::{Resident, Shared, late};
+pub use self::{config::AdmissionConfig, permit::Permit};
 use super::observer::GatewayObserver;
 
 /// The one way to a backend. Cheap to clone.
@@ -45,7 +43,11 @@ pub struct Status {
 
 impl Admission {
     /// The admission of the backend of this name. Fails as invalid if `config` admits nothing.
-    pub fn new(backend: impl Into<String>, config: AdmissionConfig, observer: Arc<dyn GatewayObserver>) -> Result<Self> {
+    pub fn new(
+        backend: impl Into<String>,
+        config: AdmissionConfig,
+        observer: Arc<dyn GatewayObserver>,
+    ) -> Result<Self> {
         config.check()?;
         Ok(Self(Arc::new(Shared::new(backend.into(), config, observer))))
     }

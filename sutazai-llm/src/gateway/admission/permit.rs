@@ -45,7 +45,8 @@ impl Drop for Permit {
         match runtime.ok().filter(|_| !settle.is_zero()) {
             None => shared.release(self, false),
             Some(runtime) => {
-                let late = Self { shared: None, model: self.model, tenant: Arc::clone(&self.tenant), began: self.began };
+                let late =
+                    Self { shared: None, model: self.model, tenant: Arc::clone(&self.tenant), began: self.began };
                 runtime.spawn(async move {
                     tokio::time::sleep(settle).await;
                     shared.release(&late, false);

@@ -230,7 +230,8 @@ fn next_model(view: &View<'_>, batches: &[Batch]) -> Next {
         return Next::Stay { until: (turn < Moment::MAX).then_some(turn) };
     }
     let worth = || {
-        let back: Duration = leaving.iter().filter(|&&model| batches[model].count > 0).map(|&model| load(view, model)).sum();
+        let back: Duration =
+            leaving.iter().filter(|&&model| batches[model].count > 0).map(|&model| load(view, model)).sum();
         let staying = leaving.iter().map(|&model| rate(view, batches, model, Duration::ZERO)).fold(0.0, f64::max);
         rate(view, batches, best, load(view, best) + back) > staying
     };
@@ -292,7 +293,8 @@ fn turn_ends(view: &View<'_>, batches: &[Batch], model: usize) -> Moment {
 
 /// Who must go so that `model` can come: none if there is room, nothing at all if there never will be.
 fn leaving(view: &View<'_>, batches: &[Batch], model: usize) -> Option<Vec<usize>> {
-    let mut inside: Vec<usize> = (0..view.models.len()).filter(|&inside| view.models[inside].residence != Residence::Out).collect();
+    let mut inside: Vec<usize> =
+        (0..view.models.len()).filter(|&inside| view.models[inside].residence != Residence::Out).collect();
     // The last is the first to go.
     let value = |&inside: &usize| rate(view, batches, inside, Duration::ZERO);
     inside.sort_unstable_by(|one, other| {

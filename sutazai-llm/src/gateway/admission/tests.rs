@@ -1,3 +1,5 @@
+//! A backend of fakes behind an admission: turns, swaps, refusals, and every place coming back.
+
 use std::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
@@ -67,7 +69,11 @@ impl ChatModel for Fake {
             return Err(Error::new(ErrorKind::Unavailable, "it is ill"));
         }
         let finish = Finish { stop: StopReason::Stop, usage: Usage::default(), prompt_ms: None, completion_ms: None };
-        let last = if manner.breaks { Err(Error::new(ErrorKind::Unavailable, "it broke off")) } else { Ok(ChatEvent::Finish(finish)) };
+        let last = if manner.breaks {
+            Err(Error::new(ErrorKind::Unavailable, "it broke off"))
+        } else {
+            Ok(ChatEvent::Finish(finish))
+        };
         let events = [Ok(ChatEvent::Text("a".into())), Ok(ChatEvent::Text("b".into())), last];
         let events = stream::iter(events).then(move |event| {
             let _asked = &asked;
@@ -146,7 +152,8 @@ async fn one_at_a_time_and_each_model_is_loaded_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_and_a_long_wait_are_refused() {
-    let config = AdmissionConfig { max_waiting: 1, queue_timeout: Duration::from_secs(10), ..AdmissionConfig::default() };
+    let config =
+        AdmissionConfig { max_waiting: 1, queue_timeout: Duration::from_secs(10), ..AdmissionConfig::default() };
     let world = world(1, config);
     world.models[0].complete(ask()).await.unwrap();
     world.fakes[0].manner.lock().unwrap().before = Duration::from_secs(20);

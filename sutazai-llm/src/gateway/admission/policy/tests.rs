@@ -1,3 +1,5 @@
+//! Decisions one by one, and a simulated backend that follows them.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -67,7 +69,11 @@ fn memory_bounds_what_is_loaded_together() {
         ModelView { residence: Residence::Out, ..big(101) },
     ];
     let limits = Limits { memory: Some(100), loaded: 9, ..ONE };
-    assert_eq!(at(3.0, limits, &models, &[request(2, 5, 3.0)]), Action::Load { model: 2, instead: vec![1] }, "the one longest unused");
+    assert_eq!(
+        at(3.0, limits, &models, &[request(2, 5, 3.0)]),
+        Action::Load { model: 2, instead: vec![1] },
+        "the one longest unused"
+    );
     assert_eq!(at(3.0, limits, &models, &[request(3, 5, 3.0)]), Action::Wait(None), "never fits");
 }
 
@@ -94,7 +100,12 @@ fn the_order_is_overdue_priority_deadline_share_arrival() {
 }
 
 /// A closed world of requests that come at given moments: when each began, and what was loaded.
-fn simulate(limits: Limits, costs: &[(f64, f64)], mut coming: Vec<Waiting>, due_of: impl Fn(usize, Duration)) -> (Duration, usize) {
+fn simulate(
+    limits: Limits,
+    costs: &[(f64, f64)],
+    mut coming: Vec<Waiting>,
+    due_of: impl Fn(usize, Duration),
+) -> (Duration, usize) {
     let mut models: Vec<ModelView> = costs.iter().map(|(load, service)| model(*load, *service)).collect();
     coming.sort_by_key(|waiting| std::cmp::Reverse(waiting.arrived));
     let (mut now, mut loads) = (Duration::ZERO, 0);
