@@ -56,7 +56,8 @@ pub(super) fn think(think: Option<&Value>) -> Result<Option<bool>, Problem> {
 /// Whether a model shall be kept no longer: `0` as a number or as a duration, such as `0s`.
 pub(super) fn keeps_not(keep_alive: Option<&Value>) -> bool {
     match keep_alive {
-        Some(Value::Number(seconds)) => seconds.as_i64() == Some(0),
+        // Ollama's own client for Python writes 0.0.
+        Some(Value::Number(seconds)) => seconds.as_f64() == Some(0.0),
         Some(Value::String(time)) => time.trim_end_matches(char::is_alphabetic) == "0",
         _ => false,
     }
@@ -101,8 +102,10 @@ mod tests {
         assert_eq!((think(None).unwrap(), think(Some(&json!(false))).unwrap()), (None, Some(false)));
         assert_eq!(think(Some(&json!("high"))).unwrap(), Some(true));
         assert!(think(Some(&json!("much"))).is_err());
-        assert!([json!(0), json!("0"), json!("0s"), json!("0ms")].iter().all(|zero| keeps_not(Some(zero))));
-        assert!(![json!(-1), json!(300), json!("5m"), json!("10s")].iter().any(|time| keeps_not(Some(time))));
+        assert!([json!(0), json!(0.0), json!("0"), json!("0s"), json!("0ms")].iter().all(|zero| keeps_not(Some(zero))));
+        assert!(
+            ![json!(-1), json!(0.5), json!(300), json!("5m"), json!("10s")].iter().any(|time| keeps_not(Some(time)))
+        );
         assert!(!keeps_not(None));
     }
 }
