@@ -5,7 +5,7 @@ use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream, stream::BoxStream};
 use reqwest::{Client, Response, Url, header};
 use sutazai_core::{Error, ErrorKind, Result};
 
@@ -108,17 +108,23 @@ pub(crate) trait Decode: Send + 'static {
     fn end(&mut self, out: &mut VecDeque<Self::Item>) -> Result<()>;
 }
 
-/// What the bytes of a body say, as they come; it ends with the first failure. Dropping it closes the connection, which makes a server stop.
-pub(crate) fn decoded<D: Decode>(
-    bytes: impl Stream<Item = Result<Bytes>> + Send + 'static,
+/// What the bytes of a body say, as they come; it ends with the first failure, and `failed` says what it means that they stop. Dropping it closes the
+/// connection, which makes a server stop.
+///
+/// Many servers say 200 before they have looked at the request: a failure in place of the first item is this call's.
+pub(crate) async fn decoded<D: Decode>(
+    response: Response,
+    failed: impl Fn(reqwest::Error) -> Error + Send + 'static,
     decoder: D,
-) -> impl Stream<Item = Result<D::Item>> + Send + 'static {
-    let body = Body { bytes: Box::pin(bytes), decoder, items: VecDeque::new(), failure: None, open: true };
-    let next = |mut body: Body<D>| async move {
+) -> Result<BoxStream<'static, Result<D::Item>>> {
+    let bytes = response.bytes_stream().map(move |piece| piece.map_err(&failed));
+    let mut body = Body { bytes: Box::pin(bytes), decoder, items: VecDeque::new(), failure: None, open: true };
+    let first = body.next().await.transpose()?;
+    let rest = stream::unfold(body, |mut body| async move {
         let item = body.next().await?;
         Some((item, body))
-    };
-    stream::unfold(body, next).fuse()
+    });
+    Ok(stream::iter(first.map(Ok)).chain(rest).fuse().boxed())
 }
 
 struct Body<D: Decode> {

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod fake_http;
+#[cfg(test)]
+mod fake_wire;
 pub mod gateway;
 mod http;
 pub mod local;

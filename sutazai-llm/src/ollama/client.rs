@@ -3,7 +3,6 @@
 use std::{fmt, time::Duration};
 
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt, stream};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
@@ -157,12 +156,7 @@ impl OllamaClient {
     ) -> Result<BoxStream<'static, Result<R::Item>>> {
         let response = self.send(request, Some(model)).await?;
         let (client, name) = (self.clone(), model.to_owned());
-        let bytes = response.bytes_stream().map(move |piece| piece.map_err(|error| client.failed(error, Some(&name))));
-        let mut items = http::decoded(bytes, Ndjson::new(reader)).boxed();
-        match items.next().await {
-            Some(Err(error)) => Err(error),
-            first => Ok(stream::iter(first).chain(items).boxed()),
-        }
+        http::decoded(response, move |error| client.failed(error, Some(&name)), Ndjson::new(reader)).await
     }
 
     /// What it means that a request or an answer did not come through.

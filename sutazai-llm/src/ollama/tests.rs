@@ -8,12 +8,14 @@ mod requests;
 
 use serde_json::{Value, json};
 use sutazai_core::model::{
-    ChatEvent, ChatRequest, Finish, Image, Message, ResponseFormat, Role, Sampling, StopReason, ToolCall, ToolSpec,
-    Usage,
+    ChatEvent, ChatRequest, Finish, Message, ResponseFormat, Role, Sampling, StopReason, ToolCall,
 };
 
 use super::*;
-use crate::fake_http::{FakeHttpServer, FakeRequest, FakeResponse};
+use crate::{
+    fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
+    fake_wire::{self, call, finish, full_request, picture, streamed, text, thought},
+};
 
 const CHAT: &str = include_str!("../../tests/goldens/ollama/chat.ndjson");
 const TOOLS: &str = include_str!("../../tests/goldens/ollama/tools.ndjson");
@@ -24,51 +26,6 @@ const SHOW: &str = include_str!("../../tests/goldens/ollama/show.json");
 const SHOW_EMBEDDING: &str = include_str!("../../tests/goldens/ollama/show-embedding.json");
 const TAGS: &str = include_str!("../../tests/goldens/ollama/tags.json");
 const PS: &str = include_str!("../../tests/goldens/ollama/ps.json");
-
-fn text(text: &str) -> ChatEvent {
-    ChatEvent::Text(text.into())
-}
-
-fn thought(text: &str) -> ChatEvent {
-    ChatEvent::Thinking(text.into())
-}
-
-fn call(id: &str, name: &str, arguments: Value) -> ChatEvent {
-    ChatEvent::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments })
-}
-
-fn finish(stop: StopReason, prompt_tokens: u32, completion_tokens: u32) -> Finish {
-    Finish { stop, usage: Usage { prompt_tokens, completion_tokens }, prompt_ms: None, completion_ms: None }
-}
-
-fn picture() -> Image {
-    Image { media_type: "image/png".into(), data: "iVBORw0KGgo=".into() }
-}
-
-/// A request that says everything that one can.
-fn full_request() -> ChatRequest {
-    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let call = ToolCall { id: "call_0".into(), name: "weather".into(), arguments: json!({"city": "Bern"}) };
-    ChatRequest {
-        messages: vec![
-            Message::system("Be short."),
-            Message { images: vec![picture()], ..Message::user("Weather in Bern?") },
-            Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") },
-            Message { tool_call_id: Some("call_0".into()), ..Message::new(Role::Tool, "rain") },
-        ],
-        tools: vec![ToolSpec {
-            name: "weather".into(),
-            description: "Says the weather.".into(),
-            parameters: schema.clone(),
-        }],
-        response_format: ResponseFormat::Schema(schema),
-        sampling: Sampling { temperature: 0.7, top_p: 0.95, seed: Some(42) },
-        max_tokens: Some(64),
-        stop: vec!["\n\n".into()],
-        think: Some(true),
-        ..ChatRequest::default()
-    }
-}
 
 /// A server that holds `tinyllama` and `all-minilm` and has the first in memory. What changes something or needs a model it answers with `answer`.
 async fn server(answer: impl Fn(&FakeRequest) -> FakeResponse + Send + Sync + 'static) -> FakeHttpServer {
@@ -91,11 +48,6 @@ async fn server(answer: impl Fn(&FakeRequest) -> FakeResponse + Send + Sync + 's
 /// What the server says when a model has been loaded or unloaded.
 fn done() -> FakeResponse {
     FakeResponse::json(json!({"model": "tinyllama", "response": "", "done": true, "done_reason": "load"}))
-}
-
-/// A body that comes in pieces of this size.
-fn streamed(text: &str, size: usize) -> FakeResponse {
-    FakeResponse::stream(text.as_bytes().chunks(size).map(<[u8]>::to_vec))
 }
 
 fn client(server: &FakeHttpServer) -> OllamaClient {

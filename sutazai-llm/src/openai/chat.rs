@@ -1,7 +1,6 @@
 //! `OpenAiChat`: chat with a model behind an API of OpenAI's format.
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use sutazai_core::{
     Result,
     model::{ChatModel, ChatRequest, ChatStream, ModelCapabilities, ModelInfo},
@@ -79,13 +78,7 @@ impl ChatModel for OpenAiChat {
         let request = self.client.post("chat/completions", &chat_body(model, &request, self.limit))?;
         let response = self.client.stream(request, model).await?;
         let (client, name) = (self.client.clone(), model.clone());
-        let bytes = response.bytes_stream().map(move |piece| piece.map_err(|error| client.failed(error, Some(&name))));
-        let mut events = Box::pin(http::decoded(bytes, Answer::new(model)));
-        // Many servers say 200 before they have looked at the request; what is wrong with it then comes in place of the first piece.
-        let first = match events.next().await {
-            Some(Err(error)) => return Err(error),
-            first => first,
-        };
-        Ok(ChatStream::new(&self.info, stream::iter(first).chain(events)))
+        let failed = move |error| client.failed(error, Some(&name));
+        Ok(ChatStream::new(&self.info, http::decoded(response, failed, Answer::new(model)).await?))
     }
 }

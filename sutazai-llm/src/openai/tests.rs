@@ -2,7 +2,7 @@
 
 mod served;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -10,8 +10,7 @@ use sutazai_core::{
     ErrorKind, Result,
     model::{
         ChatEvent, ChatModel, ChatModelExt, ChatRequest, ChatStream, EmbeddingModel, EmbeddingModelExt, Embeddings,
-        Finish, Image, Message, ModelCapabilities, ModelInfo, ResponseFormat, Role, Sampling, StopReason, ToolCall,
-        ToolSpec, Usage,
+        Finish, Image, Message, ModelCapabilities, ModelInfo, ResponseFormat, Sampling, StopReason,
     },
 };
 
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::{
     fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
-    http::Decode,
+    fake_wire::{self, call, finish, full_request, text, thought},
 };
 
 const OPENAI: &str = include_str!("../../tests/goldens/openai/openai.sse");
@@ -30,34 +29,10 @@ const OPENAI_TOOLS: &str = include_str!("../../tests/goldens/openai/openai-tools
 const LLAMA_CPP: &str = include_str!("../../tests/goldens/openai/llama-cpp.sse");
 const VLLM: &str = include_str!("../../tests/goldens/openai/vllm.sse");
 
-fn full_request() -> ChatRequest {
-    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let call = ToolCall { id: "call_0".into(), name: "weather".into(), arguments: json!({"city": "Bern"}) };
-    let image = Image { media_type: "image/png".into(), data: "iVBORw0KGgo=".into() };
-    ChatRequest {
-        messages: vec![
-            Message::system("Be short."),
-            Message { images: vec![image], ..Message::user("Weather here?") },
-            Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") },
-            Message { tool_call_id: Some("call_0".into()), ..Message::new(Role::Tool, "rain") },
-        ],
-        tools: vec![ToolSpec {
-            name: "weather".into(),
-            description: "Says the weather.".into(),
-            parameters: schema.clone(),
-        }],
-        response_format: ResponseFormat::Schema(schema),
-        sampling: Sampling { temperature: 0.7, top_p: 0.95, seed: Some(42) },
-        max_tokens: Some(64),
-        stop: vec!["\n\n".into()],
-        ..ChatRequest::default()
-    }
-}
-
 #[test]
 fn a_request_is_written_so() {
     let expected: Value = serde_json::from_str(include_str!("../../tests/goldens/openai/chat-request.json")).unwrap();
-    assert_eq!(chat_body("qwen3-8b", &full_request(), "max_tokens"), expected);
+    assert_eq!(chat_body("qwen3-8b", &full_request("Weather here?"), "max_tokens"), expected);
 
     let image = Image { media_type: "image/jpeg".into(), data: "AAAA".into() };
     let wordless = Message { images: vec![image], ..Message::user("") };
@@ -84,38 +59,13 @@ fn a_request_is_written_so() {
     );
 }
 
-/// Reads an answer that comes in pieces of `size` bytes: what it says, and how it fails.
+/// What an answer says that comes in pieces of this size, and how it ends.
 fn read_in_pieces(bytes: &[u8], size: usize) -> (Vec<ChatEvent>, Result<()>) {
-    let (mut answer, mut out) = (Answer::new("tiny"), VecDeque::new());
-    for piece in bytes.chunks(size) {
-        match answer.push(piece, &mut out) {
-            Ok(true) => {}
-            Ok(false) => return (out.into(), Ok(())),
-            Err(error) => return (out.into(), Err(error)),
-        }
-    }
-    let end = answer.end(&mut out);
-    (out.into(), end)
+    fake_wire::read_in_pieces(Answer::new("tiny"), bytes, size)
 }
 
 fn read(text: &str) -> (Vec<ChatEvent>, Result<()>) {
     read_in_pieces(text.as_bytes(), text.len().max(1))
-}
-
-fn text(text: &str) -> ChatEvent {
-    ChatEvent::Text(text.into())
-}
-
-fn thought(text: &str) -> ChatEvent {
-    ChatEvent::Thinking(text.into())
-}
-
-fn call(id: &str, name: &str, arguments: Value) -> ChatEvent {
-    ChatEvent::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments })
-}
-
-fn finish(stop: StopReason, prompt_tokens: u32, completion_tokens: u32) -> Finish {
-    Finish { stop, usage: Usage { prompt_tokens, completion_tokens }, prompt_ms: None, completion_ms: None }
 }
 
 /// The events of these, each with one choice.
@@ -272,8 +222,7 @@ fn chat_model(server: &FakeHttpServer) -> OpenAiChat {
 }
 
 fn streamed(text: &str, size: usize) -> FakeResponse {
-    FakeResponse::stream(text.as_bytes().chunks(size).map(<[u8]>::to_vec))
-        .header("content-type", "text/event-stream; charset=utf-8")
+    fake_wire::streamed(text, size).header("content-type", "text/event-stream; charset=utf-8")
 }
 
 async fn refusal(model: &OpenAiChat) -> sutazai_core::Error {
@@ -310,7 +259,7 @@ async fn what_is_not_declared_is_not_sent() {
     config.capabilities.thinking = true;
     let model = OpenAiChat::new(client(&server), config);
     assert!(!model.info().capabilities.thinking, "the format has no word for it");
-    for request in [ChatRequest { think: Some(true), ..ChatRequest::ask("Hi") }, full_request()] {
+    for request in [ChatRequest { think: Some(true), ..ChatRequest::ask("Hi") }, full_request("Weather here?")] {
         assert_eq!(model.chat(request).await.err().unwrap().kind(), ErrorKind::Unsupported);
     }
     assert!(server.requests().is_empty());

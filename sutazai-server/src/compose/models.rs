@@ -86,8 +86,7 @@ impl Behind<'_> {
         let settings = self.settings;
         let admission = self.admission("ollama", |config| config.settle = OLLAMA_SETTLES)?;
         let keep_alive = KeepAlive::For(Duration::from_secs(settings.ollama_keep_alive_s));
-        let is_default = |name: &str| ollama.models.iter().any(|tag| tag.name == name && tag.is(&settings.model_id));
-        let others = ollama.models.iter().map(|tag| tag.name.as_str()).filter(|name| !is_default(name));
+        let others = ollama.models.iter().filter(|tag| !tag.is(&settings.model_id)).map(|tag| tag.name.as_str());
         let names: Vec<&str> = std::iter::once(settings.model_id.as_str()).chain(others).collect();
         let connect = |name: &'_ str| {
             let (client, name) = (ollama.client.clone(), name.to_owned());
@@ -96,8 +95,13 @@ impl Behind<'_> {
         for (name, connected) in names.iter().zip(join_all(names.iter().map(|name| connect(name))).await) {
             match connected {
                 Ok(model) if model.info().capabilities.embedding => {
-                    let model = OllamaEmbedding::connect(ollama.client.clone(), name).await?.keep_alive(keep_alive);
-                    self.embedding.push(Arc::new(admission.embedding(Arc::new(model))));
+                    match OllamaEmbedding::connect(ollama.client.clone(), name).await {
+                        Ok(model) => {
+                            let model = admission.embedding(Arc::new(model.keep_alive(keep_alive)));
+                            self.embedding.push(Arc::new(model));
+                        }
+                        Err(error) => warn(name, &error),
+                    }
                 }
                 Ok(model) => self.add_chat(&admission, model.keep_alive(keep_alive))?,
                 Err(error) => warn(name, &error),

@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::AsyncReadExt,
     net::{
@@ -117,7 +118,10 @@ async fn accept(
             return;
         }
         if now.refuses {
-            listener = None;
+            if let Some(listener) = listener.take() {
+                // A child that is being started holds a copy of it, and closing would end only this one.
+                let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
+            }
         } else if listener.is_none() {
             listener = TcpListener::bind(address).await.ok();
         }

@@ -96,12 +96,6 @@ pub(super) struct Shared {
     desk: Mutex<Desk>,
 }
 
-/// What is known of a call before it begins.
-pub(super) struct Outlook {
-    /// How long its first piece may take.
-    pub(super) first: Duration,
-}
-
 impl Shared {
     pub(super) fn new(backend: String, config: AdmissionConfig, observer: Arc<dyn GatewayObserver>) -> Self {
         Self { config, backend, observer, began: Instant::now(), runtime: OnceLock::new(), desk: Mutex::default() }
@@ -149,7 +143,7 @@ impl Shared {
             let deadline = left.map(|left| now.saturating_add(left));
             desk.waiting.push(Waiting { model: place, arrived: now, priority: caller.priority, deadline, had });
             desk.seats.push(Seat { id, tenant, call });
-            self.drive(&mut desk);
+            self.drive(desk);
             id
         };
         let _seat = Seated { shared: self, id };
@@ -168,7 +162,8 @@ impl Shared {
         let memory = desk.views.get(place).map_or(0, |view| view.memory);
         if let Some(limit) = self.config.memory.filter(|limit| memory > *limit) {
             let message = format!("the model takes {memory} bytes of memory, and {limit} are there for models");
-            return Err(Error::new(ErrorKind::Unavailable, message).with_code("out_of_memory"));
+            // As of every backend that says so: to ask again brings no memory.
+            return Err(Error::new(ErrorKind::Failed, message).with_code("out_of_memory"));
         }
         if desk.waiting.len() >= self.config.max_waiting {
             return Err(full(format!("{} requests wait for this backend; try again later", desk.waiting.len())));
@@ -176,8 +171,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Does what the policy says until it says to wait.
-    fn drive(self: &Arc<Self>, desk: &mut Desk) {
+    /// Does what the policy says until it says to wait. Loads begin after the desk is free again: a runtime that ends drops at once what it is given, and
+    /// a load that is dropped comes back to the desk.
+    fn drive(self: &Arc<Self>, mut guard: MutexGuard<'_, Desk>) {
+        let desk = &mut *guard;
+        let mut loads = Vec::new();
         let limits = Limits {
             parallel: self.config.max_parallel,
             loaded: self.config.max_loaded_models,
@@ -188,7 +186,7 @@ impl Shared {
             let view = View { now: self.now(), limits, models: &desk.views, waiting: &desk.waiting };
             match decide(&view) {
                 Action::Begin(place) => self.begin(desk, place),
-                Action::Load { model, instead } => self.load(desk, model, instead),
+                Action::Load { model, instead } => loads.push(self.load(desk, model, &instead)),
                 Action::Wait(until) => break until,
             }
         };
@@ -200,11 +198,15 @@ impl Shared {
             let at = self.began + until.max(self.now() + Duration::from_millis(1));
             let timer = runtime.spawn(async move {
                 tokio::time::sleep_until(at).await;
-                shared.drive(&mut shared.desk());
+                shared.drive(shared.desk());
             });
             desk.timer = Some(timer.abort_handle());
         }
         self.observer.queued(&self.backend, desk.waiting.len());
+        drop(guard);
+        if let Some(runtime) = self.runtime.get() {
+            loads.into_iter().for_each(|load| drop(runtime.spawn(load)));
+        }
     }
 
     fn begin(self: &Arc<Self>, desk: &mut Desk, place: usize) {
@@ -227,18 +229,18 @@ impl Shared {
         }
     }
 
-    fn load(self: &Arc<Self>, desk: &mut Desk, model: usize, instead: Vec<usize>) {
+    /// The load of a model, instead of others.
+    fn load(self: &Arc<Self>, desk: &mut Desk, model: usize, instead: &[usize]) -> impl Future<Output = ()> + use<> {
         let leaving: Vec<Resident> = instead.iter().map(|&model| desk.models[model].resident.clone()).collect();
-        for model in instead {
+        for &model in instead {
             desk.views[model].residence = Residence::Out;
             self.observer.unloaded(desk.models[model].resident.info());
         }
         desk.views[model].residence = Residence::Loading;
         let coming = desk.models[model].resident.clone();
         let loading = Loading { shared: Arc::clone(self), model, took: None };
-        let Some(runtime) = self.runtime.get() else { return };
-        runtime.spawn(async move {
-            let mut loading = loading;
+        async move {
+            let mut loading = loading; // the whole of it, and not the field that is set
             for resident in leaving {
                 if let Err(error) = resident.unload().await {
                     tracing::warn!(model = resident.info().name, error = %error.report(), "a model could not be unloaded");
@@ -252,11 +254,11 @@ impl Shared {
                     tracing::warn!(model = coming.info().name, error = %error.report(), "a model could not be loaded");
                 }
             }
-        });
+        }
     }
 
-    /// What to expect of a call for the model at `place` with a prompt of so many bytes.
-    pub(super) fn outlook(&self, place: usize, bytes: u64) -> Outlook {
+    /// How long the first piece of an answer may take that the model at `place` gives to a prompt of so many bytes.
+    pub(super) fn first_within(&self, place: usize, bytes: u64) -> Duration {
         let desk = self.desk();
         let (model, view) = (&desk.models[place], &desk.views[place]);
         let a_byte = model.prefill.or(Duration::ZERO).as_secs_f64();
@@ -265,7 +267,7 @@ impl Shared {
         // A backend that loads when it is first asked does so now.
         let is_new = matches!(view.residence, Residence::In(since) if view.used <= since);
         let load = if is_new { view.load } else { Duration::ZERO };
-        Outlook { first: self.config.silence + prefill + load }
+        self.config.silence + prefill + load
     }
 
     /// The first piece of an answer has come.
@@ -281,8 +283,8 @@ impl Shared {
     pub(super) fn release(self: &Arc<Self>, permit: &Permit, answered: bool) {
         let now = self.now();
         let took = now.saturating_sub(permit.began);
-        let mut desk = self.desk();
-        let desk = &mut *desk;
+        let mut guard = self.desk();
+        let desk = &mut *guard;
         let (model, view) = (&mut desk.models[permit.model], &mut desk.views[permit.model]);
         view.running -= 1;
         view.used = now;
@@ -292,7 +294,7 @@ impl Shared {
             self.observer.answered(&model.resident.info().name, took);
         }
         desk.charge(&permit.tenant, took, now);
-        self.drive(desk);
+        self.drive(guard);
     }
 
     /// Requests that wait, those that run, and the names of the models in memory.
@@ -347,7 +349,7 @@ impl Drop for Seated<'_> {
         if let Some(place) = desk.seats.iter().position(|seat| seat.id == self.id) {
             desk.waiting.swap_remove(place);
             desk.seats.swap_remove(place);
-            self.shared.drive(&mut desk);
+            self.shared.drive(desk);
         }
     }
 }
@@ -362,8 +364,8 @@ struct Loading {
 impl Drop for Loading {
     fn drop(&mut self) {
         let now = self.shared.now();
-        let mut desk = self.shared.desk();
-        let desk = &mut *desk;
+        let mut guard = self.shared.desk();
+        let desk = &mut *guard;
         let (model, view) = (&mut desk.models[self.model], &mut desk.views[self.model]);
         view.residence = Residence::In(now);
         view.used = now;
@@ -374,7 +376,7 @@ impl Drop for Loading {
         }
         // The local backend knows what a model takes once it is read.
         view.memory = model.resident.info().memory.unwrap_or(view.memory);
-        self.shared.drive(desk);
+        self.shared.drive(guard);
     }
 }
 

@@ -105,7 +105,7 @@ impl ChatModel for Admitted<dyn ChatModel> {
         let began = Instant::now();
         let bytes = request.messages.iter().map(|message| message.content.len() as u64).sum();
         let patience = Patience::new(self.shared.config.silence, &request.caller);
-        let first = patience.of(self.shared.outlook(self.place, bytes).first);
+        let first = patience.of(self.shared.first_within(self.place, bytes));
         let answer = match timeout(first, self.model.chat(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
@@ -124,7 +124,7 @@ impl ChatModel for Admitted<dyn ChatModel> {
             first: Some(first.saturating_sub(began.elapsed())),
             open: Some(permit),
         };
-        Ok(answer.map_events(|events| stream::unfold((events, answering), Answering::next)))
+        Ok(answer.map_events(|events| stream::unfold((events, answering), Answering::next).fuse()))
     }
 
     async fn load(&self) -> Result<()> {

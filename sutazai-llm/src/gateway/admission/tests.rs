@@ -242,6 +242,28 @@ async fn tenants_take_turns() {
     assert_eq!(ended.lock().unwrap()[..4], ["a", "b", "a", "b"]);
 }
 
+/// A runtime that ends drops what it is given at once, loads too.
+#[test]
+fn a_runtime_may_end_while_calls_wait_for_another_model() {
+    let (ended, has_ended) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let world = world(2, AdmissionConfig::default());
+        runtime.block_on(async {
+            world.models[0].complete(ask()).await.unwrap();
+            for n in [0, 1, 1, 0] {
+                let model = Arc::clone(&world.models[n]);
+                tokio::spawn(async move { model.complete(ask()).await });
+                tokio::task::yield_now().await;
+            }
+        });
+        drop(runtime);
+        ended.send(world.admission.status().waiting).unwrap();
+    });
+    let waiting = has_ended.recv_timeout(Duration::from_secs(60));
+    assert_eq!(waiting, Ok(0), "the desk is free, and nobody waits at it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_place_comes_back_whatever_happens_to_calls() {
     let config = AdmissionConfig { max_parallel: 3, settle: Duration::from_millis(500), ..AdmissionConfig::default() };

@@ -11,7 +11,7 @@ use sutazai_core::{
 };
 use tracing::warn;
 
-use super::{AnswerCache, Cached, Key, max_age, missed, record::Record};
+use super::{AnswerCache, Cached, Key, fresh, max_age, record::Record};
 use crate::gateway::observer::GatewayObserver;
 
 /// A model whose answers are kept, and given again to the same request of the same tenant.
@@ -87,10 +87,7 @@ impl ChatModel for Cache {
             self.observer.cached(&self.info().name, CacheUse::Hit);
             return Ok(found.replay());
         }
-        let (max_tokens, created) = (request.max_tokens, self.clock.now());
-        let answer = self.inner.chat(request).await?;
-        let record = Record::new(max_tokens, answer.served(), created);
-        let answer = missed(answer, &*self.observer, &self.info().name);
+        let (answer, record) = fresh(&*self.inner, request, &*self.clock, &*self.observer).await?;
         Ok(self.recorded(answer, key, record))
     }
 

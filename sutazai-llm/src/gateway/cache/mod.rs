@@ -23,10 +23,11 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use sutazai_core::{
     Error, Result,
-    clock::Timestamp,
-    model::{CacheUse, Caching, ChatEvent, ChatRequest, ChatStream, Served},
+    clock::{Clock, Timestamp},
+    model::{CacheUse, Caching, ChatEvent, ChatModel, ChatRequest, ChatStream, Served},
 };
 
+use self::record::Record;
 pub use self::{
     exact::Cache,
     key::Key,
@@ -112,6 +113,19 @@ pub(super) fn max_age(request: &ChatRequest) -> Option<Duration> {
         Caching::MaxAge(age) => Some(age),
         _ => None,
     }
+}
+
+/// A new answer of `inner`, which the cache before it did not have, and what writes it down.
+async fn fresh(
+    inner: &dyn ChatModel,
+    request: ChatRequest,
+    clock: &dyn Clock,
+    observer: &dyn GatewayObserver,
+) -> Result<(ChatStream, Record)> {
+    let (max_tokens, created) = (request.max_tokens, clock.now());
+    let answer = inner.chat(request).await?;
+    let record = Record::new(max_tokens, answer.served(), created);
+    Ok((missed(answer, observer, &inner.info().name), record))
 }
 
 /// Says that this answer was not in the cache, unless a cache further in has spoken.

@@ -17,7 +17,7 @@ use sutazai_core::{
 use tracing::warn;
 
 use super::{
-    Cached, Key, max_age, missed,
+    Cached, Key, fresh, max_age,
     record::Record,
     shelves::{Entry, Limits, Shelves},
 };
@@ -177,10 +177,7 @@ impl ChatModel for SemanticCache {
             self.observer.cached(&self.info().name, CacheUse::Hit);
             return Ok(found.replay());
         }
-        let (max_tokens, created) = (request.max_tokens, self.clock.now());
-        let answer = self.inner.chat(request).await?;
-        let record = Record::new(max_tokens, answer.served(), created);
-        let answer = missed(answer, &*self.observer, &self.info().name);
+        let (answer, record) = fresh(&*self.inner, request, &*self.clock, &*self.observer).await?;
         Ok(match vector {
             Some(vector) => self.recorded(answer, question, vector, record),
             None => answer,

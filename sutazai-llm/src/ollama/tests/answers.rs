@@ -1,27 +1,13 @@
 //! What comes back, as it is read.
 
-use std::collections::VecDeque;
-
 use sutazai_core::{ErrorKind, Result};
 
 use super::*;
-use crate::{
-    http::Decode,
-    ollama::{answer::Answer, ndjson::Ndjson},
-};
+use crate::ollama::{answer::Answer, ndjson::Ndjson};
 
 /// What an answer says that comes in pieces of this size, and how it ends.
 fn read_in_pieces(bytes: &[u8], size: usize) -> (Vec<ChatEvent>, Result<()>) {
-    let (mut answer, mut out) = (Ndjson::new(Answer::new("tiny")), VecDeque::new());
-    for piece in bytes.chunks(size) {
-        match answer.push(piece, &mut out) {
-            Ok(true) => {}
-            Ok(false) => return (out.into(), Ok(())),
-            Err(error) => return (out.into(), Err(error)),
-        }
-    }
-    let end = answer.end(&mut out);
-    (out.into(), end)
+    fake_wire::read_in_pieces(Ndjson::new(Answer::new("tiny")), bytes, size)
 }
 
 fn read(text: &str) -> (Vec<ChatEvent>, Result<()>) {

@@ -16,7 +16,8 @@ fn body(model: &str, request: &ChatRequest) -> Value {
 #[test]
 fn a_chat_is_written_so() {
     let expected = golden(include_str!("../../../tests/goldens/ollama/chat-request.json"));
-    assert_eq!(chat_body("qwen3:8b", &full_request(), 4096, KeepAlive::default()), expected);
+    let request = ChatRequest { think: Some(true), ..full_request("Weather in Bern?") };
+    assert_eq!(chat_body("qwen3:8b", &request, 4096, KeepAlive::default()), expected);
     let plain = body("tinyllama", &ChatRequest { response_format: ResponseFormat::Json, ..ChatRequest::ask("Hi") });
     assert_eq!(plain["format"], json!("json"));
     assert!(["tools", "think"].iter().all(|field| plain.get(field).is_none()), "{plain}");
