@@ -2,8 +2,6 @@
 
 use std::{
     error::Error,
-    io::Write,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,6 +19,7 @@ use sutazai_benches::{
     server::{Server, binary},
     stats::median,
     tasks::input,
+    wrk::Wrk,
 };
 use sutazai_core::{memory::MemoryTaskStore, prelude::*, store::TaskStore};
 use sutazai_store::{PostgresStore, SqliteStore};
@@ -201,12 +200,11 @@ async fn http(path: &str, size: usize) -> Fallible<f64> {
     if status != 202 || accepted != size {
         return Err(format!("{path} answered {status} and accepted {accepted} of {size}: {answer:.300}").into());
     }
-    let request = server_file(&body)?;
-    let url = format!("http://{}{path}", server.address());
+    let wrk = Wrk::new(format!("http://{}{path}", server.address()), &body)?;
     let mut rates = Vec::new();
     for round in 0..=ROUNDS {
         let before = completed(&server).await?;
-        let (requests, seconds) = wrk(&url, request.path(), if round == 0 { WARM_UP } else { ROUND }).await?;
+        let (requests, seconds) = wrk.run(if round == 0 { WARM_UP } else { ROUND }).await?;
         // An answered batch may hold refused items: each counts only as a task that the server has ended.
         let (tasks, began) = (requests * size as f64, Instant::now());
         let mut ended = 0.0;
@@ -224,38 +222,7 @@ async fn http(path: &str, size: usize) -> Fallible<f64> {
     Ok(median(rates))
 }
 
-/// Requests that were answered, and the seconds they took.
-async fn wrk(url: &str, request: &Path, time: Duration) -> Fallible<(f64, f64)> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/durable_tasks.lua");
-    let output = tokio::process::Command::new("wrk")
-        .args(["--threads", "1", "--connections", &CALLERS.to_string(), "--duration"])
-        .arg(format!("{}s", time.as_secs()))
-        .arg("--script")
-        .args([&script])
-        .arg(url)
-        .arg("--")
-        .arg(request)
-        .output()
-        .await
-        .map_err(|error| format!("wrk cannot be started ({error}); install the package `wrk`"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find_map(|line| line.strip_prefix("figure ")).ok_or_else(|| format!("wrk said: {text}"))?;
-    let figure: Value = serde_json::from_str(line)?;
-    let number = |name: &str| figure[name].as_f64().unwrap_or_default();
-    if number("refused") > 0.0 {
-        return Err(format!("{} of {} requests were refused", number("refused"), number("requests")).into());
-    }
-    Ok((number("requests"), number("seconds")))
-}
-
 /// Tasks that the server says it has completed.
 async fn completed(server: &Server) -> Fallible<f64> {
     Ok(server.metric("agents_tasks_total", &[("agent", "dev.echo"), ("status", "completed")]).await?.unwrap_or(0.0))
-}
-
-/// The body, where the script of `wrk` can read it.
-fn server_file(body: &str) -> Fallible<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(body.as_bytes())?;
-    Ok(file)
 }

@@ -10,12 +10,11 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
-use crate::{disk::directory, notes::note};
+use crate::{disk::directory, http, notes::note};
 
 /// What the server is made of.
 const CRATES: [&str; 5] = ["sutazai-agents", "sutazai-core", "sutazai-llm", "sutazai-server", "sutazai-store"];
@@ -139,28 +138,11 @@ impl Server {
 
     /// `GET`: status and body.
     pub async fn get(&self, path: &str) -> io::Result<(u16, String)> {
-        self.request("GET", path, "").await
+        http::request(&self.address, "GET", path, "").await
     }
 
     /// `POST` of JSON: status and body.
     pub async fn post(&self, path: &str, json: &str) -> io::Result<(u16, String)> {
-        self.request("POST", path, json).await
-    }
-
-    /// One request on a connection of its own: HTTP/1.1 as far as a bench needs it.
-    async fn request(&self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(&self.address).await?;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            self.address,
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
-        Ok((status.unwrap_or_default(), body))
+        http::request(&self.address, "POST", path, json).await
     }
 }

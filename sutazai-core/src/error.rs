@@ -148,6 +148,13 @@ impl Error {
         self
     }
 
+    /// Sets what is wrong, place by place, where it is not the request but an answer.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Vec<Fault>) -> Self {
+        self.0.faults = faults;
+        self
+    }
+
     /// Sets the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -179,7 +186,7 @@ impl Error {
         &self.0.subject
     }
 
-    /// The bad fields of an [`ErrorKind::Invalid`].
+    /// The bad fields of an [`ErrorKind::Invalid`], or of an answer that cannot be used.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.0.faults

@@ -16,6 +16,7 @@ use sutazai_core::{
     engine::OrchestratorBuilder,
     memory::MemoryTaskStore,
     prelude::*,
+    store::{TaskQuery, TaskStore},
     task::{EventKind, TaskError},
 };
 
@@ -275,6 +276,24 @@ async fn a_shutdown_drains_and_gives_the_rest_back() {
     assert_eq!(engine.submit("echo", &1).await.map(|_| ()).unwrap_err().code(), "shutting_down");
     let closed = events.next().await.unwrap().unwrap_err();
     assert_eq!(closed.kind(), ErrorKind::Unavailable, "a stream ends with the reason instead of hanging");
+}
+
+#[tokio::test]
+async fn what_comes_last_finds_nothing_running_and_the_store_open() {
+    let store = Arc::new(MemoryTaskStore::new());
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let last = {
+        let store = Arc::clone(&store);
+        async move {
+            let running = TaskQuery { state: Some(TaskState::Running), limit: 9, ..TaskQuery::default() };
+            tell.send(store.list(&running).await.map(|found| found.items.len())).unwrap();
+        }
+    };
+    let engine = engine().shared_store(store.clone()).at_the_end(last).start().await.unwrap();
+    engine.submit("sleep", &60_000).await.unwrap();
+    engine.shutdown(Duration::from_millis(400)).await.unwrap();
+    assert_eq!(told.await.unwrap().unwrap(), 0);
+    assert!(store.ping().await.is_err(), "it is closed then");
 }
 
 #[tokio::test]

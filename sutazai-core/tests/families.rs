@@ -66,3 +66,23 @@ async fn the_deadline_of_a_task_that_waits_ends_its_children_at_once() {
     let ended = children.iter().filter(|child| child.state.is_terminal()).count();
     assert_eq!((children.len(), ended), (4, 4), "{children:?}");
 }
+
+#[tokio::test]
+async fn a_model_is_told_which_task_asks_and_which_one_called_for_that() {
+    type Ids = [Option<String>; 2];
+    let ids = |context: &Context| -> Ids {
+        let caller = context.caller();
+        [caller.task, caller.parent].map(|id| id.map(|id| id.to_string()))
+    };
+    let child = agent_fn("child", move |context: Context, (): ()| async move { Ok(ids(&context)) });
+    let parent = agent_fn("parent", move |context: Context, (): ()| async move {
+        let child: Ids = context.call("child", &()).await?;
+        Ok([ids(&context), child])
+    });
+    let engine = Orchestrator::builder().agent(child).agent(parent).start().await.unwrap();
+    let handle = engine.submit("parent", &()).await.unwrap();
+    let id = Some(handle.id().to_string());
+    let [parent, child]: [Ids; 2] = handle.output().await.unwrap();
+    assert_eq!(parent, [id.clone(), None]);
+    assert!(child[0].is_some() && child[0] != id && child[1] == id, "{child:?}");
+}

@@ -6,6 +6,7 @@ mod fake_http;
 mod fake_wire;
 pub mod gateway;
 mod http;
+mod json;
 pub mod local;
 pub mod ollama;
 pub mod openai;

@@ -16,18 +16,19 @@ use sutazai_core::{
     agent::{Agent, AgentLimits},
     clock::{Clock, SystemClock},
     engine::{Drained, Keep, Observer, OrchestratorBuilder, Retention},
-    memory::MemoryVectorStore,
+    memory::{MemoryBudgetStore, MemoryVectorStore},
     model::Usage,
+    store::{BudgetStore, TaskStore},
     task::{Event, Task},
 };
 use sutazai_llm::{
-    gateway::Unobserved,
+    gateway::{Unobserved, budget::Ledger},
     ollama::{Discovered, answering, default_urls},
 };
 use sutazai_store::vector::UsearchStore;
 use tokio::sync::{Mutex, Notify};
 
-use self::limited::Limited;
+use self::{limited::Limited, store::Stored};
 use crate::{
     config::{Role, Settings, VectorProvider, masked_url},
     dev_agents::dev_agents,
@@ -60,7 +61,7 @@ impl Engine {
         Self { orchestrator, outbox: Mutex::new(None), index }
     }
 
-    /// Admits nothing more, lets running tasks finish within `grace`, and closes the stores.
+    /// Admits nothing more, lets running tasks finish within `grace`, gives back what was drawn of budgets, and closes the stores.
     pub async fn close(&self, grace: Duration) -> Result<Drained> {
         let began = Instant::now();
         if let Some(outbox) = self.outbox.lock().await.take() {
@@ -90,6 +91,8 @@ pub async fn serving(
     let metrics = Arc::new(Metrics::new(&settings.prometheus_namespace, names)?);
     let watchers = Watchers { metrics: Arc::clone(&metrics), posts: Arc::default() };
     let posts = Arc::clone(&watchers.posts);
+    let Stored { tasks, budgets } = store::open(settings, dir).await?;
+    let budget = ledger(settings, budgets, Some(&tasks));
     let mut builder = Orchestrator::builder()
         .agents(agents)
         .router(catalogue.router)
@@ -101,7 +104,7 @@ pub async fn serving(
         .lease(Duration::from_millis(settings.lease_ms))
         .other_tenants(settings.tenants.others())
         .retention(retention(settings))
-        .shared_store(store::tasks(settings, dir).await?);
+        .shared_store(tasks);
     builder = settings.tenants.rules().fold(builder, |builder, (name, rule)| builder.tenant(name, rule));
     if settings.role == Role::Api {
         builder = builder.without_execution();
@@ -111,7 +114,7 @@ pub async fn serving(
         VectorProvider::Memory => None,
     };
     let builder = vectors(builder, index.as_ref());
-    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _).await?;
+    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _, budget).await?;
     let engine = Engine::new(builder.start().await?, index);
     if settings.webhook_secret.is_some() {
         let policy = Policy { allow_private: settings.webhook_allow_private };
@@ -188,7 +191,10 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
         }
         VectorProvider::Memory => None,
     };
-    let builder = models::models(vectors(builder, index.as_ref()), settings, ollama, Arc::new(Unobserved)).await?;
+    // What is spent here is not what a server counts: the command knows no days but its own.
+    let budget = ledger(settings, Arc::new(MemoryBudgetStore::new()), None);
+    let builder = vectors(builder, index.as_ref());
+    let builder = models::models(builder, settings, ollama, Arc::new(Unobserved), budget).await?;
     Ok(Engine::new(builder.start().await?, index))
 }
 
@@ -196,7 +202,14 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
 pub async fn replaying(settings: &Settings) -> Result<Orchestrator> {
     let catalogue = catalogue(agents_options(settings));
     let builder = Orchestrator::builder().agents(catalogue.agents).agents(dev_agents()).router(catalogue.router);
-    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved)).await?.start().await
+    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved), None).await?.start().await
+}
+
+/// What keeps the budgets of the settings, if they limit anything.
+fn ledger(settings: &Settings, store: Arc<dyn BudgetStore>, tasks: Option<&Arc<dyn TaskStore>>) -> Option<Arc<Ledger>> {
+    let config = settings.budgets.config();
+    let start = || Ledger::start(store, tasks.cloned(), config.clone(), Arc::new(SystemClock));
+    config.limits_anything().then(start).map(Arc::new)
 }
 
 /// Why a command that works alone makes its index anew.

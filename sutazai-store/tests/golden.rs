@@ -8,7 +8,7 @@ mod story;
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, SqliteConnection, sqlite::SqliteConnectOptions};
-use story::{at, json, key, store_a_family, store_a_task, update};
+use story::{at, json, key, store_a_family, store_a_task, store_budgets, update};
 use sutazai_core::{
     engine::{self, ClaimPolicy, Command, QueueRule, Transition},
     store::{Claim, TaskQuery, TaskStore, TaskWrite, WriteOutcome},
@@ -27,6 +27,7 @@ async fn the_stored_format_is_the_one_that_was_released() {
     let store = SqliteStore::open(&path).await.unwrap();
     store_a_task(&store).await;
     store_a_family(&store).await;
+    store_budgets(&store).await;
     store.close().await.unwrap();
 
     let mut text = String::new();
@@ -50,6 +51,7 @@ async fn the_stored_format_is_the_one_that_was_released() {
         "signals",
         "schedules",
         "deliveries",
+        "budgets",
     ];
     for table in tables {
         let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info(?) ORDER BY cid")

@@ -13,7 +13,7 @@ use sutazai_store::PostgresStore;
 use sutazai_testing::{Postgres, TestDatabase, trial};
 
 /// Tables in which nothing depends on the moment, each with what rows are in order of.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("meta", "key"),
     ("tasks", "id"),
     ("task_events", "number"),
@@ -24,6 +24,7 @@ const TABLES: [(&str, &str); 10] = [
     ("schedules", "name"),
     ("deliveries", "task_id"),
     ("rates", "agent"),
+    ("budgets", "account"),
 ];
 
 /// All of a schema: tables with their columns, indexes, constraints and functions.
@@ -59,6 +60,7 @@ fn the_stored_format_is_the_one_that_was_released(database: &TestDatabase<'_>) {
         let store = PostgresStore::open(database.url()).await.map_err(|error| error.report()).unwrap();
         story::store_a_task(&store).await;
         story::store_a_family(&store).await;
+        story::store_budgets(&store).await;
         store.close().await.unwrap();
     });
     let mut text = String::new();

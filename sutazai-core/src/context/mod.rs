@@ -171,6 +171,7 @@ impl Context {
         let task = &self.0.task;
         Caller {
             task: Some(task.id),
+            parent: task.parent_id,
             agent: Some(Arc::clone(&task.agent)),
             tenant: Some(Arc::clone(&task.tenant)),
             priority: task.priority,

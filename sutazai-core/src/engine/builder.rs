@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
@@ -72,6 +72,7 @@ pub struct OrchestratorBuilder {
     tenants: BTreeMap<Arc<str>, TenantRule>,
     other_tenants: TenantRule,
     retention: Retention,
+    last: Vec<BoxFuture<'static, ()>>,
 }
 
 impl fmt::Debug for OrchestratorBuilder {
@@ -102,6 +103,7 @@ impl Default for OrchestratorBuilder {
             tenants: BTreeMap::new(),
             other_tenants: TenantRule::default(),
             retention: Retention::default(),
+            last: Vec::new(),
         }
     }
 }
@@ -239,6 +241,14 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Has `work` done at the end of [`Orchestrator::shutdown`], when nothing is executed any more and the store is still open: for what others keep there. It
+    /// is given half of the time that is left to close the store.
+    #[must_use]
+    pub fn at_the_end(mut self, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.last.push(work.boxed());
+        self
+    }
+
     /// Runs at most so many tasks at once; at least 1. Default [`DEFAULT_MAX_RUNNING`].
     #[must_use]
     pub fn max_running(mut self, max_running: usize) -> Self {
@@ -342,7 +352,7 @@ impl OrchestratorBuilder {
             watched(&inner, "retention", keep_tidy(Arc::clone(&inner))),
         ];
         let keeping_lease = watched(&inner, "keeper of the lease", keep_lease(Arc::clone(&inner)));
-        let service = Service { loops, keeping_lease, writing, end };
+        let service = Service { loops, keeping_lease, writing, end, last: self.last };
         Ok(Orchestrator { inner, service: Arc::new(Mutex::new(Some(service))) })
     }
 }

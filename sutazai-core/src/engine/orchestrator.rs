@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_core::Stream;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -58,6 +59,8 @@ pub(crate) struct Service {
     pub(crate) writing: JoinHandle<()>,
     /// Ends the writing.
     pub(crate) end: Arc<Notify>,
+    /// What is done before the store is closed.
+    pub(crate) last: Vec<BoxFuture<'static, ()>>,
 }
 
 /// How a shutdown went.
@@ -368,8 +371,12 @@ impl Orchestrator {
         service.keeping_lease.abort();
         service.end.notify_one();
         let writing = service.writing.abort_handle();
+        let last = tokio::time::timeout(tail / 2, join_all(service.last));
         let closed = tokio::time::timeout(tail, async {
-            let _ = service.writing.await;
+            let (_, last) = tokio::join!(service.writing, last);
+            if last.is_err() {
+                tracing::warn!("what was to be done before the store is closed took too long and was left");
+            }
             if let Err(error) = self.inner.store.part(&self.inner.node()).await {
                 tracing::debug!(error = %error.report(), "this node could not strike itself off the list; its lease lapses");
             }

@@ -14,6 +14,8 @@ use crate::{
 pub struct Caller {
     /// The task that asks, and the agent it is for.
     pub task: Option<TaskId>,
+    /// The task that called for that one, if one did.
+    pub parent: Option<TaskId>,
     /// The agent that asks.
     pub agent: Option<Arc<str>>,
     /// Whose work it is; [`Caller::tenant`] has the default.

@@ -1,9 +1,11 @@
 //! The store traits: what a backend must do and what it guarantees.
 
+mod budget;
 mod task;
 mod vector;
 
 pub use self::{
+    budget::{Account, Amounts, BudgetStore, Day, Draw, Drawn, Limits, Measure},
     task::{
         Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, KEY_LIFE, NodeRecord, POST_LIFE, Page, Posted,
         QueueDepths, Recalled, ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,

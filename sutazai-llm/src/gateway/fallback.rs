@@ -150,7 +150,7 @@ struct Search {
 impl Search {
     fn learn(&mut self, error: &Error, info: &ModelInfo) {
         match (error.code(), error.kind()) {
-            ("budget_exceeded", _) => self.over = true,
+            ("budget_exceeded" | "budget_unavailable", _) => self.over = true,
             ("context_length_exceeded", _) => self.too_short = self.too_short.max(Some(info.context_length)),
             ("model_not_found" | "model_unavailable" | "out_of_memory", _)
             | (_, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Full) => {}

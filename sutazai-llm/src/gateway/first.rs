@@ -20,7 +20,7 @@ pub(super) async fn begin(model: &dyn ChatModel, request: ChatRequest) -> Result
 }
 
 /// Of an answer that ended without its end.
-fn broke_off(model: &str) -> Error {
+pub(super) fn broke_off(model: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "the answer broke off")
         .with_code("model_unavailable")
         .during("chat with")

@@ -14,11 +14,10 @@ use sutazai_core::{
     Error, ErrorKind, Result,
     model::{ChatModel, ChatModelExt, ChatRequest, ChatStream, Message, ModelInfo},
 };
-use tokio::runtime::Handle;
 use tracing::warn;
 
+pub(super) use self::count::{Prompt, measured, spoken, tokens};
 use self::{
-    count::{tokens, written},
     plan::{Plan, Refusal, Ruler},
     turns::split,
 };
@@ -64,9 +63,6 @@ impl Default for FitConfig {
         Self { policy: Fit::Refuse, answer_room: 1, summary_tokens: 256 }
     }
 }
-
-/// Bytes of conversation from which on a counter is not trusted to be quick.
-const LONG: usize = 64 << 10;
 
 /// How often what is to be summed up is halved, where it proves too long.
 const HALVINGS: usize = 6;
@@ -124,19 +120,8 @@ impl ContextFit {
         request: ChatRequest,
         measure: impl FnOnce(&Ruler, &ChatRequest) -> T + Send + 'static,
     ) -> Result<(ChatRequest, T)> {
-        let ruler = self.ruler();
-        let long = ruler.counter.is_some() && written(&request.messages) >= LONG;
-        let measure = move || {
-            let found = measure(&ruler, &request);
-            (request, found)
-        };
-        let (true, Ok(runtime)) = (long, Handle::try_current()) else { return Ok(measure()) };
-        runtime.spawn_blocking(measure).await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "the prompt could not be counted")
-                .during("chat with")
-                .about(&self.info().name)
-                .because(error)
-        })
+        let (ruler, counts) = (self.ruler(), self.counter.is_some());
+        measured(&self.info().name, request, counts, move |request| measure(&ruler, request)).await
     }
 
     fn refuse(&self, refusal: &Refusal) -> Error {

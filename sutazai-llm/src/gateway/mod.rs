@@ -6,8 +6,10 @@
 //! | --- | --- |
 //! | [`cache::Cache`], [`cache::SemanticCache`] | gives an answer that was given before |
 //! | [`Coalesce`] | makes one call of those that ask the same at the same time |
+//! | [`Structured`] | has answers mended that are not what was asked for, and stops loops of tool calls |
 //! | [`Fallback`] | asks another model if one fails |
 //! | [`ContextFit`] | sends only what fits the model's context |
+//! | [`budget`] | spends no more than tasks, agents and tenants may |
 //! | [`Retry`] | asks again after an error that may pass |
 //! | [`Balance`] | shares calls out among several backends of a model |
 //! | [`Breaker`] | spares a backend that is ill |
@@ -18,6 +20,7 @@
 pub mod admission;
 mod balance;
 mod breaker;
+pub mod budget;
 pub mod cache;
 mod coalesce;
 #[cfg(test)]
@@ -28,7 +31,11 @@ mod fit;
 mod observer;
 mod retry;
 mod stack;
+#[cfg(feature = "json-schema")]
+mod structured;
 
+#[cfg(feature = "json-schema")]
+pub use self::structured::{Structured, StructuredConfig};
 pub use self::{
     balance::{Balance, BalanceConfig},
     breaker::{Breaker, BreakerConfig, BreakerState},

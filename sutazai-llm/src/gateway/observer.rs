@@ -20,6 +20,15 @@ pub trait GatewayObserver: Send + Sync + 'static {
     /// So many messages were left out so that the rest fits the model's context.
     fn trimmed(&self, _model: &str, _messages: usize) {}
 
+    /// A model is asked to mend its answer; `round` counts from 1.
+    fn repaired(&self, _model: &str, _round: u32) {}
+
+    /// A model was stopped that makes the same tool calls again and again.
+    fn tool_loop(&self, _model: &str) {}
+
+    /// A call was not made, because it is beyond a budget: of a `task`, an `agent` or a `tenant`, in `tokens`, `calls`, `time` or `cost`.
+    fn refused(&self, _account: &'static str, _measure: &'static str) {}
+
     /// A call is made again; `attempt` counts from 2.
     fn retried(&self, _model: &str, _attempt: u32) {}
 

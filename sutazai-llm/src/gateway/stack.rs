@@ -11,8 +11,11 @@ use sutazai_core::{
 use super::{
     Balance, BalanceConfig, Breaker, BreakerConfig, Coalesce, ContextFit, Fallback, FitConfig, GatewayObserver, Retry,
     RetryConfig, TokenCounter,
+    budget::{Budget, Ledger},
     cache::{AnswerCache, Cache, SemanticCache, SemanticConfig},
 };
+#[cfg(feature = "json-schema")]
+use super::{Structured, StructuredConfig};
 
 /// Puts models behind the gateway. Whatever is not asked for is left out, and costs nothing.
 ///
@@ -42,7 +45,10 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     answers: Option<Arc<dyn AnswerCache>>,
     semantic: Option<(Arc<dyn EmbeddingModel>, SemanticConfig)>,
+    #[cfg(feature = "json-schema")]
+    structured: Option<StructuredConfig>,
     fit: Option<FitConfig>,
+    budget: Option<Arc<Ledger>>,
     retry: Option<RetryConfig>,
     breaker: Option<BreakerConfig>,
     balance: BalanceConfig,
@@ -57,7 +63,10 @@ impl Gateway {
             clock: Arc::new(SystemClock),
             answers: None,
             semantic: None,
+            #[cfg(feature = "json-schema")]
+            structured: None,
             fit: None,
+            budget: None,
             retry: None,
             breaker: None,
             balance: BalanceConfig::default(),
@@ -82,10 +91,23 @@ impl Gateway {
         Self { semantic: Some((embedder, config)), ..self }
     }
 
+    /// Checks answers that are to have a form, and tool calls.
+    #[cfg(feature = "json-schema")]
+    #[must_use]
+    pub fn structured(self, config: StructuredConfig) -> Self {
+        Self { structured: Some(config), ..self }
+    }
+
     /// Sends only what fits.
     #[must_use]
     pub fn fit(self, config: FitConfig) -> Self {
         Self { fit: Some(config), ..self }
+    }
+
+    /// Asks a model only within the budgets that this ledger keeps; one for all gateways of a process.
+    #[must_use]
+    pub fn budget(self, ledger: Arc<Ledger>) -> Self {
+        Self { budget: Some(ledger), ..self }
     }
 
     /// Tries again what may succeed then.
@@ -126,6 +148,13 @@ impl Gateway {
         if let Some(config) = self.retry {
             model = Arc::new(Retry::new(model, config, Arc::clone(&self.clock), Arc::clone(&self.observer))?);
         }
+        if let Some(ledger) = &self.budget {
+            let budget = Budget::new(model, Arc::clone(ledger), Arc::clone(&self.observer));
+            model = match &counter {
+                Some(counter) => Arc::new(budget.with_counter(Arc::clone(counter))),
+                None => Arc::new(budget),
+            };
+        }
         if let Some(config) = self.fit {
             let fit = ContextFit::new(model, config, Arc::clone(&self.observer));
             model = match counter {
@@ -141,12 +170,16 @@ impl Gateway {
         Ok(Arc::new(Breaker::new(backend, config, Arc::clone(&self.clock), Arc::clone(&self.observer))?))
     }
 
-    /// What callers ask: `model`, or in its place the first of `fallbacks` that answers, behind the caches.
+    /// What callers ask: `model`, or in its place the first of `fallbacks` that answers, behind the check of its answers and the caches.
     #[must_use]
     pub fn front(&self, model: Arc<dyn ChatModel>, fallbacks: Vec<Arc<dyn ChatModel>>) -> Arc<dyn ChatModel> {
         let mut front = model;
         if !fallbacks.is_empty() {
             front = Arc::new(Fallback::new(front, fallbacks, Arc::clone(&self.clock), Arc::clone(&self.observer)));
+        }
+        #[cfg(feature = "json-schema")]
+        if let Some(config) = &self.structured {
+            front = Arc::new(Structured::new(front, config.clone(), Arc::clone(&self.observer)));
         }
         if self.answers.is_some() || self.semantic.is_some() {
             front = Arc::new(Coalesce::new(front, Arc::clone(&self.observer)));
@@ -168,6 +201,7 @@ impl fmt::Debug for Gateway {
             .field("answers", &self.answers.is_some())
             .field("semantic", &self.semantic.is_some())
             .field("fit", &self.fit)
+            .field("budget", &self.budget.is_some())
             .field("retry", &self.retry)
             .field("breaker", &self.breaker)
             .finish_non_exhaustive()

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use sutazai_core::{Error, ErrorKind, Result, model::ToolCall};
 
 use super::refusal::unreadable;
+use crate::json;
 
 /// Bytes in all the calls of an answer.
 const LONGEST: usize = 16 << 20;
@@ -72,7 +73,7 @@ impl Calls {
             let arguments = match arguments.trim() {
                 // A tool without parameters is often called with nothing at all.
                 "" if !cut => Ok(Map::new()),
-                text => serde_json::from_str::<Map<String, Value>>(text),
+                text => json::read(text).and_then(|(_, value)| serde_json::from_value::<Map<String, Value>>(value)),
             };
             match arguments {
                 Ok(arguments) if !name.is_empty() => {

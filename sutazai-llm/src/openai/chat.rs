@@ -40,7 +40,8 @@ impl OpenAiChatConfig {
 /// A chat model behind an API of OpenAI's format.
 ///
 /// An answer's usage is what the server says; 0 tokens if it says nothing. An answer that ends before the server has said why has broken off: temporary,
-/// code `model_unavailable`. A tool call whose arguments are no JSON object fails with code `model_malformed`.
+/// code `model_unavailable`. A tool call whose arguments are no JSON object, nor all but one, fails with code
+/// `model_malformed`.
 #[derive(Clone, Debug)]
 pub struct OpenAiChat {
     client: OpenAiClient,

@@ -156,6 +156,14 @@ fn a_call_that_is_not_whole_is_none() {
 }
 
 #[test]
+fn arguments_that_are_all_but_json_are_read() {
+    let piece = json!({"index": 0, "id": "a", "function": {"name": "weather", "arguments": "{\"city\": \"Berlin\",}"}});
+    let (events, end) = read(&choices(&[json!({"delta": {"tool_calls": [piece]}, "finish_reason": "tool_calls"})]));
+    end.unwrap();
+    assert_eq!(events[0], call("a", "weather", json!({"city": "Berlin"})));
+}
+
+#[test]
 fn an_answer_that_does_not_end_well_is_an_error_after_what_it_said() {
     let said = choices(&[json!({"delta": {"content": "Grü"}})]);
     let ends = |reason: &str| choices(&[json!({"delta": {}, "finish_reason": reason})]);

@@ -10,8 +10,9 @@ use sutazai_core::{
 };
 use sutazai_llm::{
     gateway::{
-        Gateway, GatewayObserver,
+        Gateway, GatewayObserver, StructuredConfig,
         admission::{Admission, AdmissionConfig},
+        budget::Ledger,
         cache::{MemoryAnswers, MemoryAnswersConfig},
     },
     local::{LocalChat, LocalEmbedding},
@@ -44,12 +45,16 @@ pub(super) async fn models(
     settings: &Settings,
     ollama: Option<Discovered>,
     observer: Arc<dyn GatewayObserver>,
+    budget: Option<Arc<Ledger>>,
 ) -> Result<OrchestratorBuilder> {
-    let mut gateway = Gateway::new(Arc::clone(&observer)).resilient();
+    let mut gateway = Gateway::new(Arc::clone(&observer)).resilient().structured(StructuredConfig::default());
     if settings.model_cache_mb > 0 {
         let max_bytes = settings.model_cache_mb.saturating_mul(1 << 20);
         gateway =
             gateway.answers(Arc::new(MemoryAnswers::new(MemoryAnswersConfig { max_bytes, ..Default::default() })));
+    }
+    if let Some(ledger) = &budget {
+        gateway = gateway.budget(Arc::clone(ledger));
     }
     let mut behind = Behind { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
     if let Some(ollama) = ollama {
@@ -57,7 +62,16 @@ pub(super) async fn models(
     }
     behind.local()?;
     behind.openai().await?;
-    Ok(behind.into_builder(builder))
+    let prices = &settings.budgets.config().prices;
+    for stranger in prices.keys().filter(|name| !behind.chat.iter().any(|model| is(model, name))) {
+        tracing::warn!("budgets: there is no model {stranger:?}, its price has no effect");
+    }
+    let builder = behind.into_builder(builder);
+    Ok(match budget {
+        // It gives back what it has drawn, and needs the store for that.
+        Some(ledger) => builder.at_the_end(async move { ledger.close().await }),
+        None => builder,
+    })
 }
 
 impl Behind<'_> {

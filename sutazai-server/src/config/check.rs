@@ -5,6 +5,7 @@ use std::net::ToSocketAddrs;
 use config::ValueKind;
 
 use super::{
+    budgets::Budgets,
     keys::Kind,
     tables::{LimitTable, Tenants},
 };
@@ -66,6 +67,7 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
         },
         Kind::Tenants => table::<Tenants>(text),
         Kind::Limits => table::<LimitTable>(text),
+        Kind::Budgets => table::<Budgets>(text),
         Kind::Secret if text.trim().is_empty() => allowed("a text that is not empty"),
         Kind::Secret | Kind::NotBuilt => Value(text.into()),
     }

@@ -55,6 +55,8 @@ pub enum Kind {
     Tenants,
     /// A table of agents' limits; JSON where it is one text.
     Limits,
+    /// A table of budgets; JSON where it is one text.
+    Budgets,
     /// A text that is never shown.
     Secret,
     /// A setting of a part that does not exist yet: reported and ignored. It may hold a secret.
@@ -132,7 +134,9 @@ impl Key {
 pub const PREFIX: &str = "SUTAZAI_";
 
 use Group::{Documents, Everywhere, Models, Nowhere, Serving};
-use Kind::{Address, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Secret, Store, Tenants, Text, Url};
+use Kind::{
+    Address, Budgets, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Secret, Store, Tenants, Text, Url,
+};
 
 /// Every setting there is.
 #[rustfmt::skip]
@@ -196,6 +200,7 @@ pub static KEYS: &[Key] = &[
     Key::new("model_age_ms", Integer(1, 86_400_000), "30000", Models, "How long a call waits while calls of the model in memory go first"),
     Key::new("model_silence_ms", Integer(1, 86_400_000), "30000", Models, "How long a model may say nothing, beyond loading and reading the prompt"),
     Key::new("model_cache_mb", Integer(0, 1_000_000), "64", Models, "Megabytes of answers that are kept for requests with temperature 0; 0 is none"),
+    Key::new("budgets", Budgets, "", Models, r#"What may be spent on models, such as {"task": {"tokens": 100000}, "agent": {"*": {"calls": 500}}, "tenant": {"NAME": {"cost": 2.5}}}"#),
     Key::new("model_fallbacks", List, "", Models, "Models that are asked in this order in place of one that fails, with commas between them"),
     Key::new("temperature", Number(0.0, 2.0), "", Models, "Sampling temperature of chats; 0 is greedy").also("TEMPERATURE"),
     Key::new("max_tokens", Integer(1, 1_000_000), "", Models, "Tokens of an answer at most").also("MAX_TOKENS"),

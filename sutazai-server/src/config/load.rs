@@ -170,7 +170,7 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
                 let parts: Result<Vec<_>, _> = parts.iter().cloned().map(Value::into_string).collect();
                 parts.map(|parts| parts.join(","))
             }
-            ValueKind::Table(_) if matches!(key.kind, Kind::Tenants | Kind::Limits) => {
+            ValueKind::Table(_) if matches!(key.kind, Kind::Tenants | Kind::Limits | Kind::Budgets) => {
                 value.try_deserialize::<serde_json::Value>().map(|table| table.to_string())
             }
             _ => value.into_string(),

@@ -1,6 +1,7 @@
 //! Settings: defaults ← TOML file ← environment ← flags, each value with where it came from.
 
 mod broken;
+mod budgets;
 mod check;
 mod keys;
 mod load;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub(crate) use self::load::{masked_url, one_line};
 pub use self::{
+    budgets::Budgets,
     keys::{Alias, Group, KEYS, Key, Kind, PREFIX, find},
     load::{Configuration, Entry, Note, environment, load},
     refused::Refused,
@@ -80,6 +82,8 @@ pub struct Settings {
     pub model_age_ms: u64,
     pub model_silence_ms: u64,
     pub model_cache_mb: u64,
+    #[serde(default)]
+    pub budgets: Budgets,
     #[serde(default)]
     pub model_fallbacks: Vec<String>,
     pub temperature: Option<f32>,

@@ -34,10 +34,30 @@ pub(super) const CODES: &[Code] = &[
         "Name an `agent` or a `capability`, or say in `input.text` what is to be done.",
     ),
     code(
+        "answer_invalid",
+        &[502],
+        "Answer does not fit",
+        "The model's answer is not JSON that fits the schema, or its tool calls do not fit their tools, even after it was asked to mend it; `errors` \
+         says where. Ask a more capable model, or for something simpler.",
+    ),
+    code(
         "body_too_large",
         &[413],
         "Request body too large",
         "Send less at once: split a batch, or hand large data over as files that the agent reads.",
+    ),
+    code(
+        "budget_exceeded",
+        &[429],
+        "Budget exceeded",
+        "The call may take more than is left of a budget; `detail` says whose, of what, how much and until when. Ask for less, come back after `Retry-After`, or \
+         have the limit raised.",
+    ),
+    code(
+        "budget_unavailable",
+        &[503],
+        "Budget unknown",
+        "What is left of a budget cannot be found out, since the store does not answer. No model is asked meanwhile. Come back after `Retry-After`.",
     ),
     code("cancelled", &[409], "Cancelled", "The work was cancelled while the request waited for it."),
     code(
@@ -210,7 +230,8 @@ pub(super) const CODES: &[Code] = &[
         "schema_unsupported",
         &[400],
         "Schema not supported",
-        "The model cannot be bound to this JSON schema; `message` says which part of it is the matter.",
+        "The model cannot be bound to this JSON schema, or its answer or a tool's arguments cannot be checked against it; `message` says which part of it \
+         is the matter.",
     ),
     code("shutting_down", &[503], "Shutting down", "The server takes no new work. Come back after `Retry-After`."),
     code("stale", &[409], "Changed meanwhile", "Somebody else changed it first. Read it again, then decide."),
@@ -275,6 +296,12 @@ pub(super) const CODES: &[Code] = &[
         &[504],
         "Timed out",
         "The answer took too long. The work may still be done: read before you repeat it.",
+    ),
+    code(
+        "tool_loop",
+        &[502],
+        "Tool calls go round in circles",
+        "The model makes the same tool calls again and again, although they have the same results. Give it what it does not find, or ask another model.",
     ),
     code(
         "unavailable",

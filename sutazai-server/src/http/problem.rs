@@ -155,7 +155,8 @@ impl From<Error> for Problem {
             }
             // Wrong is what the operator has set up, not what the client asks for.
             (_, "store_denied" | "store_missing") => StatusCode::SERVICE_UNAVAILABLE,
-            (_, "model_unauthorised" | "model_malformed") => StatusCode::BAD_GATEWAY,
+            // Nor is the client wrong where a model or its server is.
+            (_, "model_unauthorised" | "model_malformed" | "answer_invalid" | "tool_loop") => StatusCode::BAD_GATEWAY,
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => StatusCode::UNPROCESSABLE_ENTITY,
             (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
             (ErrorKind::Conflict | ErrorKind::Stale | ErrorKind::Cancelled, _) => StatusCode::CONFLICT,
@@ -248,6 +249,16 @@ mod tests {
             let problem = Problem::from(Error::new(kind, "no model").with_code(code));
             assert_eq!((problem.status().as_u16(), problem.code()), (503, code));
         }
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_the_model_s_fault_and_says_where() {
+        let faults = vec![Fault::new("/answer/colour", "value is not one of [\"red\",\"green\"]")];
+        let error = Error::new(ErrorKind::Failed, "it does not fit").with_code("answer_invalid");
+        let problem = Problem::from(error.with_faults(faults.clone()));
+        assert_eq!((problem.status().as_u16(), problem.faults()), (502, &*faults));
+        let problem = Problem::from(Error::new(ErrorKind::Failed, "it goes on").with_code("tool_loop"));
+        assert_eq!(problem.status().as_u16(), 502);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) struct ModelMetrics {
     cache: IntCounterVec,
     coalesced: IntCounterVec,
     trimmed: IntCounterVec,
+    repairs: IntCounterVec,
+    tool_loops: IntCounterVec,
+    refusals: IntCounterVec,
     retries: IntCounterVec,
     fallbacks: IntCounterVec,
     breaker: IntGaugeVec,
@@ -72,6 +75,17 @@ impl ModelMetrics {
             cache: counter("models_cache_total", "Calls by what a cache had to do with them", &["model", "result"])?,
             coalesced: counter("models_coalesced_total", "Calls that joined one like them", &["model"])?,
             trimmed: counter("models_trimmed_messages_total", "Messages left out so that the rest fits", &["model"])?,
+            repairs: counter("models_repairs_total", "Rounds in which a model was to mend its answer", &["model"])?,
+            tool_loops: counter(
+                "models_tool_loops_total",
+                "Answers stopped for making the same tool calls again and again",
+                &["model"],
+            )?,
+            refusals: counter(
+                "models_budget_refusals_total",
+                "Calls that were not made because they are beyond a budget",
+                &["account", "measure"],
+            )?,
             retries: counter("models_retries_total", "Calls that were made again", &["model"])?,
             fallbacks: counter(
                 "models_fallbacks_total",
@@ -104,6 +118,18 @@ impl GatewayObserver for Metrics {
 
     fn trimmed(&self, model: &str, messages: usize) {
         self.models.trimmed.with_label_values(&[model]).inc_by(messages as u64);
+    }
+
+    fn repaired(&self, model: &str, _round: u32) {
+        self.models.repairs.with_label_values(&[model]).inc();
+    }
+
+    fn tool_loop(&self, model: &str) {
+        self.models.tool_loops.with_label_values(&[model]).inc();
+    }
+
+    fn refused(&self, account: &'static str, measure: &'static str) {
+        self.models.refusals.with_label_values(&[account, measure]).inc();
     }
 
     fn retried(&self, model: &str, _attempt: u32) {

@@ -4,6 +4,7 @@
 mod agents;
 mod agents_as_models;
 mod bad_input;
+mod budgets;
 mod dead_letters;
 mod document;
 mod feed;

@@ -13,17 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etcetera::BaseStrategy;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::{PATIENCE, ports, watch::Watch};
+use crate::{PATIENCE, cache::cache, ports, watch::Watch};
 
 /// Names the program.
 const NAMED: &str = "SUTAZAI_OLLAMA_BIN";
-/// Names the directory in which this project keeps what is made once; without it, that is `sutazai` in the cache of the user.
-const CACHE: &str = "SUTAZAI_CACHE";
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a server has to end by itself.
@@ -244,8 +241,6 @@ fn signal(name: &str, group: u32) {
 fn usual() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut found: Vec<_> = env::split_paths(&path).map(|directory| directory.join("ollama")).collect();
-    let own = || Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("sutazai"));
-    let cache = env::var_os(CACHE).map(PathBuf::from).or_else(own);
-    found.extend(cache.map(|cache| cache.join("ollama").join("ollama")));
+    found.extend(cache().map(|cache| cache.join("ollama").join("ollama")));
     found
 }

@@ -38,7 +38,7 @@ rm -rf "$1"
 
 /// A process that outlives the test just long enough to end its server and remove its directory. `PR_SET_PDEATHSIG` would do neither here: it
 /// counts the death of the *thread* that started the server, and a test's thread ends before others are done with a shared server.
-pub(crate) struct Watch(Child);
+pub struct Watch(Child);
 
 impl Watch {
     /// Watches over the `directory` of a PostgreSQL, with no server as yet.
@@ -47,7 +47,7 @@ impl Watch {
     }
 
     /// Watches over the `directory` of a server that leads a group of processes, with no server as yet.
-    pub(crate) fn over_group(directory: &Path) -> Self {
+    pub fn over_group(directory: &Path) -> Self {
         Self::run(GROUP, directory)
     }
 
@@ -59,7 +59,7 @@ impl Watch {
     }
 
     /// From now on the server is this process; none is to be ended with `None`.
-    pub(crate) fn server(&mut self, pid: Option<u32>) {
+    pub fn server(&mut self, pid: Option<u32>) {
         let line = pid.map_or_else(String::new, |pid| pid.to_string());
         let _ = writeln!(self.0.stdin.as_mut().expect("it is piped"), "{line}");
     }

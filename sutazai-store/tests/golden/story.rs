@@ -6,7 +6,10 @@ use sutazai_core::{
     Payload,
     clock::Timestamp,
     engine::{self, Command, Transition},
-    store::{Child, JournalCopy, ScheduleRecord, TaskStore, TaskWrite, WriteOutcome},
+    store::{
+        Account, Amounts, BudgetStore, Child, Day, Draw, JournalCopy, Limits, ScheduleRecord, TaskStore, TaskWrite,
+        WriteOutcome,
+    },
     task::{
         Entry, EntryId, EntryKind, Failure, IdempotencyKey, NodeId, Outcome, Progress, Signal, TaskError, TaskId,
         TaskRequest, WaitReason,
@@ -117,4 +120,18 @@ pub(crate) async fn store_a_family(store: &dyn TaskStore) {
     };
     assert!(store.put_schedule(&record, None).await.unwrap());
     store.remember(&key("schedule-1", 5), &json("{}"), at(0)).await.unwrap();
+}
+
+/// Budgets of a task and of an agent, each drawn on twice, and a little given back.
+pub(crate) async fn store_budgets(store: &dyn BudgetStore) {
+    let day = Day::of(at(0));
+    let wanted = Amounts { tokens: 70, calls: 1, millis: 250, micros: 12 };
+    let draw =
+        |account| Draw { account, limits: Limits { tokens: Some(100), ..Limits::NONE }, wanted, least: Amounts::ZERO };
+    let agent = Account::Agent { name: "echo".into(), day };
+    let draws = [draw(Account::Task(TaskId::from_bytes([7; 16]))), draw(agent.clone())];
+    for _ in 0..2 {
+        store.draw(&draws, day).await.unwrap();
+    }
+    store.give_back(&[(agent, Amounts { tokens: 5, ..Amounts::ZERO })]).await.unwrap();
 }

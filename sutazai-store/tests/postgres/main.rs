@@ -2,6 +2,7 @@
 #![cfg(feature = "postgres")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says what it finds by panicking")]
 
+mod budget;
 mod restore;
 mod share;
 
@@ -12,7 +13,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use sutazai_core::{
     ErrorKind, Payload,
     clock::Timestamp,
-    conformance::task::cases,
+    conformance,
     engine::{self, ClaimPolicy, Command, QueueRule, Transition},
     store::{Claim, TaskStore, TaskWrite, WriteOutcome},
     task::{NodeId, TaskId, TaskRequest},
@@ -32,7 +33,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn main() {
     let shared = Postgres::shared();
     let mut trials: Vec<Trial> = Vec::new();
-    for &(name, case) in cases() {
+    for &(name, case) in conformance::budget::cases() {
+        trials.push(trial(format!("budget_conformance::{name}"), shared.clone(), move |server| {
+            let database = server.database();
+            block_on(async {
+                let store = PostgresStore::open(database.url()).await.map_err(|error| Failed::from(error.report()))?;
+                let done = case(&store).await.map_err(|error| Failed::from(error.report()));
+                store.close().await.map_err(|error| Failed::from(error.report()))?;
+                done
+            })
+        }));
+    }
+    for &(name, case) in conformance::task::cases() {
         trials.push(trial(format!("conformance::{name}"), shared.clone(), move |server| {
             let database = server.database();
             block_on(async {
@@ -63,6 +75,9 @@ fn main() {
     test("no_statement_reads_a_whole_table", no_statement_reads_a_whole_table);
     test("a_silent_network_is_not_waited_for", a_silent_network_is_not_waited_for);
     test("what_was_acknowledged_is_there_after_a_crash", what_was_acknowledged_is_there_after_a_crash);
+    test("processes_share_a_budget", budget::processes_share_a_budget);
+    test("what_was_drawn_is_there_after_a_crash", budget::what_was_drawn_is_there_after_a_crash);
+    test("the_budget_of_a_stored_task_stays", budget::the_budget_of_a_stored_task_stays);
     test("a_backup_goes_on_in_another_cluster", restore::a_backup_goes_on_in_another_cluster);
     test("a_database_that_only_reads_is_tried_again", restore::a_database_that_only_reads_is_tried_again);
     test("lists_take_no_connection_from_leases_and_writes", share::lists_take_no_connection_from_leases_and_writes);

@@ -7,18 +7,18 @@ const NEW: f64 = 0.2;
 
 /// A running mean in which the newest count most.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mean(Option<f64>);
+pub(in crate::gateway) struct Mean(Option<f64>);
 
 impl Mean {
     /// Takes a measurement in.
-    pub(super) fn add(&mut self, seconds: f64) {
+    pub(in crate::gateway) fn add(&mut self, seconds: f64) {
         if seconds.is_finite() && seconds >= 0.0 {
             self.0 = Some(self.0.map_or(seconds, |mean| mean + NEW * (seconds - mean)));
         }
     }
 
     /// The mean, or what is guessed before there is any.
-    pub(super) fn or(&self, guess: Duration) -> Duration {
+    pub(in crate::gateway) fn or(&self, guess: Duration) -> Duration {
         self.0.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(guess)
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn loading(bytes: u64) -> Duration {
 }
 
 /// What an answer may take before one was measured.
-pub(super) const ANSWER: Duration = Duration::from_secs(2);
+pub(in crate::gateway) const ANSWER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

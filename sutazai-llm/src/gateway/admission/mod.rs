@@ -5,7 +5,7 @@
 
 mod config;
 mod desk;
-mod estimate;
+pub(super) mod estimate;
 mod permit;
 pub mod policy;
 #[cfg(test)]

@@ -87,11 +87,7 @@ impl Progress {
 
 /// The error once more, for one of its readers.
 fn again(error: &Error) -> Error {
-    let copy = match error.kind() {
-        ErrorKind::Invalid => Error::invalid(error.report(), error.faults().to_vec()),
-        kind => Error::new(kind, error.report()),
-    };
-    let copy = copy.with_code(error.code());
+    let copy = Error::new(error.kind(), error.report()).with_code(error.code()).with_faults(error.faults().to_vec());
     match error.delay() {
         Some(delay) => copy.retry_after(delay),
         None => copy,
@@ -170,5 +166,7 @@ mod tests {
         assert_eq!((copy.kind(), copy.code(), copy.delay()), (error.kind(), error.code(), error.delay()));
         let faulty = Error::invalid("it is wrong", vec![Fault::new("/top_p", "too much")]);
         assert_eq!(again(&faulty).faults(), faulty.faults());
+        let failed = Error::new(ErrorKind::Failed, "it does not fit").with_faults(faulty.faults().to_vec());
+        assert_eq!((again(&failed).kind(), again(&failed).faults()), (ErrorKind::Failed, faulty.faults()));
     }
 }

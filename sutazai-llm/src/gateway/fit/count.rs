@@ -1,8 +1,15 @@
 //! How long a prompt is, as well as that can be known.
 
-use sutazai_core::model::{ChatRequest, Message, ToolCall};
+use sutazai_core::{
+    Error, ErrorKind, Result,
+    model::{ChatRequest, Message, ToolCall},
+};
+use tokio::runtime::Handle;
 
 use super::TokenCounter;
+
+/// Bytes of conversation from which on a counter is not trusted to be quick.
+pub(super) const LONG: usize = 64 << 10;
 
 /// Bytes of UTF-8 to a token, cautiously: English has 4 to 5, code and other languages fewer.
 const BYTES: usize = 3;
@@ -15,18 +22,18 @@ const MOST_BYTES: usize = 32;
 
 /// The tokens of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Prompt {
+pub(in crate::gateway) struct Prompt {
     /// What it has, or probably no more than it has.
-    pub(super) likely: usize,
+    pub(in crate::gateway) likely: usize,
     /// What it has for certain.
-    pub(super) least: usize,
+    pub(in crate::gateway) least: usize,
     /// Whether the two are what the backend counts.
-    pub(super) exact: bool,
+    pub(in crate::gateway) exact: bool,
 }
 
 impl Prompt {
     /// Of `request`, by the counter if there is one that can say.
-    pub(super) fn of(request: &ChatRequest, counter: Option<&dyn TokenCounter>) -> Self {
+    pub(in crate::gateway) fn of(request: &ChatRequest, counter: Option<&dyn TokenCounter>) -> Self {
         let counted = counter.and_then(|counter| Some((tokens(counter.count(request)?), counter.is_exact())));
         match counted {
             Some((count, true)) => Self { likely: count, least: count, exact: true },
@@ -36,13 +43,39 @@ impl Prompt {
     }
 }
 
+/// What `measure` finds in a request for this model. Where something counts and the request is long, that is done on a thread where it holds up nobody.
+pub(in crate::gateway) async fn measured<T: Send + 'static>(
+    model: &str,
+    request: ChatRequest,
+    counts: bool,
+    measure: impl FnOnce(&ChatRequest) -> T + Send + 'static,
+) -> Result<(ChatRequest, T)> {
+    let long = counts && written(&request.messages) >= LONG;
+    let measure = move || {
+        let found = measure(&request);
+        (request, found)
+    };
+    let (true, Ok(runtime)) = (long, Handle::try_current()) else { return Ok(measure()) };
+    runtime.spawn_blocking(measure).await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "the prompt could not be counted")
+            .during("chat with")
+            .about(model)
+            .because(error)
+    })
+}
+
+/// The tokens of so many bytes of an answer, cautiously.
+pub(in crate::gateway) fn spoken(bytes: usize) -> usize {
+    bytes.div_ceil(BYTES)
+}
+
 /// A number of tokens as one that can be compared with a context's.
-pub(super) fn tokens(count: u32) -> usize {
+pub(in crate::gateway) fn tokens(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// Bytes of what is said and called in these messages.
-pub(super) fn written(messages: &[Message]) -> usize {
+fn written(messages: &[Message]) -> usize {
     messages.iter().map(text).sum()
 }
 

@@ -8,7 +8,7 @@ use sutazai_core::{
     model::{Caller, Role, Sampling, ToolCall},
 };
 
-use super::{turns::parts, *};
+use super::{count::LONG, turns::parts, *};
 use crate::gateway::fake;
 
 /// A word is a token, as it is to the scripted model.

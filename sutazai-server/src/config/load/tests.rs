@@ -61,6 +61,7 @@ fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
         ("model_fallbacks", "b,c"),
         ("tenants", r#"{"big": {"weight": 2}}"#),
         ("agent_limits", r#"{"dev.echo": {"concurrency": 1}}"#),
+        ("budgets", r#"{"task": {"tokens": 1}}"#),
     ];
     let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s"), ("OPENAI_API_KEY", "k")];
     let found = with(&values, &variables).unwrap();
@@ -129,12 +130,17 @@ fn tenants_and_limits_are_tables_in_a_file_and_json_elsewhere() {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let text =
         "[tenants.Big]\nweight = 2.5\n[tenants.'*']\nconcurrency = 3\n[agent_limits.'dev.echo']\nper_minute = 7\n";
-    file.write_all(text.as_bytes()).unwrap();
+    let budgets = "[budgets.task]\ntokens = 7\n[budgets.tenant.Big]\ncost = 2\n[budgets.prices.'m:1b']\nprompt = 0.5\n";
+    file.write_all(format!("{text}{budgets}").as_bytes()).unwrap();
     let path = file.path().to_str().unwrap();
     let settings = with(&[("config", path)], &[]).unwrap().settings;
     let rules: Vec<_> = settings.tenants.rules().map(|(name, rule)| (name, rule.weight)).collect();
     assert_eq!((rules, settings.tenants.others().concurrency), (vec![("Big", 2.5)], Some(3)));
     assert_eq!(settings.agent_limits.of("dev.echo", Default::default()).per_minute, Some(7));
+
+    let budgets = settings.budgets.config();
+    assert_eq!((budgets.task.tokens, budgets.tenants["Big"].micros), (Some(7), Some(2_000_000)));
+    assert!(budgets.prices.contains_key("m:1b"));
 
     let variable = ("SUTAZAI_TENANTS", r#"{"small": {"weight": 1}}"#);
     let settings = with(&[("config", path)], &[variable]).unwrap().settings;

@@ -3,6 +3,7 @@
 //! A batch is one statement in the usual case: it stores all of it, and finds out by itself whether it may. Only a batch that meets something in its way is
 //! looked at under locks. Everything happens in one schema; the order of all events is that of their transactions' ids.
 
+mod budget;
 mod claim;
 mod config;
 mod error;

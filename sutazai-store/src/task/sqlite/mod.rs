@@ -4,6 +4,7 @@
 //! write-ahead log into the file, so that no commit waits for that.
 
 mod ahead;
+mod budget;
 mod claim;
 mod config;
 mod error;

@@ -62,6 +62,15 @@ pub(super) fn id_list(ids: &[TaskId]) -> Result<(String, SqliteArguments)> {
     Ok((placeholders(ids.len().next_power_of_two(), 1), text.arguments))
 }
 
+/// A list of names as `(?,?,…)`, rounded up like rows, and its arguments.
+pub(super) fn name_list(names: &[String]) -> Result<(String, SqliteArguments)> {
+    let mut text = Text::new();
+    for name in names {
+        text.add(name.as_str())?;
+    }
+    Ok((placeholders(names.len().next_power_of_two(), 1), text.arguments))
+}
+
 /// Tenants and keys as `(?,?),…`, rounded up like rows, and their arguments.
 pub(super) fn key_list(keys: &[&IdempotencyKey]) -> Result<(String, SqliteArguments)> {
     let mut text = Text::new();

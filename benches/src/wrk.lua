@@ -1,4 +1,4 @@
--- wrk's side of the HTTP cases: posts the body that is in the file named by the first argument, and prints one line of JSON.
+-- wrk's side: posts the body that is in the file named by the first argument, and prints one line of JSON.
 
 function init(args)
     local file = assert(io.open(args[1], "rb"))
