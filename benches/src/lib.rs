@@ -5,6 +5,7 @@ pub mod disk;
 pub mod figures;
 pub mod http;
 pub mod load;
+pub mod memory;
 pub mod notes;
 pub mod peers;
 pub mod postgres;

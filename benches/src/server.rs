@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{disk::directory, http, notes::note};
+use crate::{disk::directory, http, memory, notes::note};
 
 /// What the server is made of.
 const CRATES: [&str; 5] = ["sutazai-agents", "sutazai-core", "sutazai-llm", "sutazai-server", "sutazai-store"];
@@ -118,10 +118,7 @@ impl Server {
     /// Resident memory in bytes, as Linux counts it.
     pub fn resident(&self) -> io::Result<u64> {
         let id = self.child.id().ok_or_else(|| io::Error::other("the server has ended"))?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc/PID/status"))
+        memory::resident(id)
     }
 
     /// A value of `/metrics`: of the first line with this name, whatever its namespace, and all of these labels. None if there is no such line.

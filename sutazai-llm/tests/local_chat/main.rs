@@ -11,7 +11,10 @@ use std::{
 };
 
 use candle_core::quantized::gguf_file::Value;
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -44,6 +47,8 @@ fn main() {
         ("an_idle_model_is_unloaded_and_comes_back", idle),
         ("an_impossible_schema_is_refused", impossible),
         ("threads_change_no_token", threads),
+        ("requests_at_a_time_get_what_they_get_alone", together),
+        ("an_unload_waits_for_what_is_answered", unload),
         ("the_context_is_the_limit", limit),
         ("it_reads_more_than_4096_tokens", beyond),
         ("a_store_gives_only_the_pinned_bytes", stored),
@@ -207,7 +212,7 @@ fn unsupported(tiny: &Path) -> BoxFuture<'_, Outcome> {
 
 fn crowded(tiny: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
-        let model = LocalChat::new(LocalChatConfig { max_waiting: 1, ..config(tiny) });
+        let model = LocalChat::new(LocalChatConfig { sessions: 1, max_waiting: 1, ..config(tiny) });
         let served = model.chat(greedy("x", 900));
         let (served, second, third) =
             tokio::join!(served, model.complete(greedy("y", 1)), model.complete(greedy("z", 1)));
@@ -266,6 +271,37 @@ fn threads(tiny: &Path) -> BoxFuture<'_, Outcome> {
         let one = LocalChat::new(LocalChatConfig { threads: 1, ..config(tiny) }).complete(request.clone()).await?;
         let three = LocalChat::new(LocalChatConfig { threads: 3, ..config(tiny) }).complete(request).await?;
         assert_eq!(one.text, three.text);
+        Ok(())
+    })
+}
+
+fn together(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let request = |n: u64| ChatRequest {
+            sampling: Sampling { temperature: 1.0, top_p: 0.9, seed: Some(n) },
+            ..greedy(&"a word ".repeat(usize::try_from(n).unwrap() * 7), 40)
+        };
+        let (alone, together) = (LocalChat::new(LocalChatConfig { sessions: 1, ..config(tiny) }), local(tiny));
+        let replies = join_all((1..=6).map(|n| together.complete(request(n)))).await;
+        for (n, reply) in (1..=6).zip(replies) {
+            assert_eq!(reply?.text, alone.complete(request(n)).await?.text, "request {n}");
+        }
+        Ok(())
+    })
+}
+
+fn unload(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let model = local(tiny);
+        let asked = model.complete(greedy("x", 200));
+        let (reply, unloaded) = tokio::join!(asked, async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            model.unload().await
+        });
+        assert_eq!(reply?.text, model.complete(greedy("x", 200)).await?.text);
+        unloaded?;
+        model.unload().await?;
+        model.load().await?;
         Ok(())
     })
 }

@@ -10,12 +10,12 @@ use sutazai_core::{
 };
 use sutazai_llm::{
     gateway::{
-        Gateway, GatewayObserver, StructuredConfig,
+        Gateway, GatewayObserver, StructuredConfig, TokenCounter,
         admission::{Admission, AdmissionConfig},
         budget::Ledger,
         cache::{MemoryAnswers, MemoryAnswersConfig},
     },
-    local::{LocalChat, LocalEmbedding},
+    local::{LocalChat, LocalChatConfig, LocalEmbedding},
     ollama::{Discovered, KeepAlive, OllamaChat, OllamaEmbedding},
     openai::{OpenAiChat, OpenAiChatConfig, OpenAiClient},
     registry::ModelStore,
@@ -26,6 +26,9 @@ use crate::{config::Settings, defaults::WithDefaults};
 
 /// How long the place of a call to Ollama is kept after it was cancelled: the server does not say when it has stopped.
 const OLLAMA_SETTLES: Duration = Duration::from_millis(500);
+
+/// Chats that the model in this process answers at a time, at least and at most: one pass over its weights serves all of them.
+const LOCAL_CALLS: [usize; 2] = [4, 64];
 
 /// Texts that the embedding model in this process is handed at a time; it reads those of several callers together.
 const EMBEDDING_CALLS: usize = 64;
@@ -89,8 +92,13 @@ impl Behind<'_> {
         Admission::new(backend, config, Arc::clone(&self.observer))
     }
 
-    fn add_chat(&mut self, admission: &Admission, model: impl ChatModel) -> Result<()> {
-        let model = self.gateway.model(vec![Arc::new(admission.chat(Arc::new(model)))], None)?;
+    fn add_chat(
+        &mut self,
+        admission: &Admission,
+        model: impl ChatModel,
+        counter: Option<Arc<dyn TokenCounter>>,
+    ) -> Result<()> {
+        let model = self.gateway.model(vec![Arc::new(admission.chat(Arc::new(model)))], counter)?;
         self.chat.push(model);
         Ok(())
     }
@@ -117,18 +125,22 @@ impl Behind<'_> {
                         Err(error) => warn(name, &error),
                     }
                 }
-                Ok(model) => self.add_chat(&admission, model.keep_alive(keep_alive))?,
+                Ok(model) => self.add_chat(&admission, model.keep_alive(keep_alive), None)?,
                 Err(error) => warn(name, &error),
             }
         }
         Ok(())
     }
 
-    /// The models in this process. Each has threads and memory of its own; chats take turns at the processor.
+    /// The models in this process. Each has threads and memory of its own.
     fn local(&mut self) -> Result<()> {
         let store = ModelStore::new(&self.settings.models_dir);
-        let chats = self.admission("local", |_| ())?;
-        self.add_chat(&chats, LocalChat::from_store(store.clone(), CHAT_MODEL)?)?;
+        let sessions = self.settings.model_parallel.clamp(LOCAL_CALLS[0], LOCAL_CALLS[1]);
+        let chats = self.admission("local", |config| config.max_parallel = sessions)?;
+        let model =
+            LocalChat::new(LocalChatConfig { sessions, ..LocalChatConfig::from_store(store.clone(), CHAT_MODEL)? });
+        let counter = model.counter();
+        self.add_chat(&chats, model, Some(counter))?;
         let embeddings = self.admission("local embeddings", |config| config.max_parallel = EMBEDDING_CALLS)?;
         let model = embeddings.embedding(Arc::new(LocalEmbedding::new(store, EMBEDDING_MODEL)?));
         self.embedding.insert(0, Arc::new(model));
@@ -160,7 +172,7 @@ impl Behind<'_> {
             config.capabilities.tools = true;
             config.capabilities.schema = true;
             config.capabilities.seed = true;
-            self.add_chat(&admission, OpenAiChat::new(client.clone(), config))?;
+            self.add_chat(&admission, OpenAiChat::new(client.clone(), config), None)?;
         }
         Ok(())
     }

@@ -192,7 +192,7 @@ pub static KEYS: &[Key] = &[
     Key::new("openai_api_key", Secret, "", Nowhere, "The key of that server").also("OPENAI_API_KEY"),
     Key::new("openai_models", List, "", Models, "The chat models of that server that are used, with commas between them; unset: all that it lists"),
     Key::new("openai_context", Integer(128, 16_777_216), "8192", Models, "Tokens of context of those models, which do not say it themselves"),
-    Key::new("model_parallel", Integer(1, 10_000), "1", Models, "Calls that a model server answers at a time").also("OLLAMA_NUM_PARALLEL"),
+    Key::new("model_parallel", Integer(1, 10_000), "1", Models, "Calls that a model server answers at a time; the model in this process answers 4 to 64").also("OLLAMA_NUM_PARALLEL"),
     Key::new("models_loaded", Integer(1, 1_000), "1", Models, "Models that a model server has in memory at a time").also("OLLAMA_MAX_LOADED_MODELS"),
     Key::new("model_memory_mb", Integer(0, 100_000_000), "0", Models, "Megabytes that a model server has for models; 0 is not bounded"),
     Key::new("model_queue", Integer(1, 1_000_000), "1024", Models, "Calls that wait for a model server at most; more are refused"),

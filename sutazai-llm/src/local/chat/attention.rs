@@ -31,6 +31,16 @@ impl Cache {
         let length = heads.shared * heads.size * room;
         Self { keys: vec![0.0; length], values: vec![0.0; length], room }
     }
+
+    /// Takes over the first `length` positions of another cache of the same size.
+    pub(crate) fn take_from(&mut self, other: &Self, heads: Heads, length: usize) {
+        for head in 0..heads.shared {
+            let start = head * self.room * heads.size;
+            let positions = start..start + length * heads.size;
+            self.keys[positions.clone()].copy_from_slice(&other.keys[positions.clone()]);
+            self.values[positions.clone()].copy_from_slice(&other.values[positions]);
+        }
+    }
 }
 
 /// The cosine and sine of each pair of a head, for `count` positions from `first` on.

@@ -11,19 +11,23 @@ use sutazai_core::{
 };
 
 use super::{
-    LONGEST, LocalChatConfig, ModelFile,
-    generate::Loaded,
+    LONGEST, LocalChatConfig, MOST_SESSIONS, ModelFile,
     gguf::{Gguf, damaged, missing, unreadable},
+    loaded::Loaded,
     network::Network,
+    prompt::Prompts,
     worker::{Options, Worker},
 };
-use crate::registry::{Role, digest};
+use crate::{
+    gateway::TokenCounter,
+    registry::{Role, digest},
+};
 
 /// A chat model without its arithmetic.
 pub(crate) struct InProcess {
     info: ModelInfo,
     /// As the file turned out to be, once it was read.
-    read: Arc<OnceLock<ModelInfo>>,
+    read: Arc<OnceLock<(ModelInfo, Arc<Prompts>)>>,
     config: Arc<LocalChatConfig>,
     worker: Worker,
 }
@@ -38,6 +42,7 @@ impl InProcess {
         build: impl Fn(&Path, &mut Gguf, usize) -> Result<Box<dyn Network>> + Send + Sync + 'static,
     ) -> Self {
         config.context_length = config.context_length.clamp(1, LONGEST);
+        config.sessions = config.sessions.clamp(1, MOST_SESSIONS);
         let config = Arc::new(config);
         let info = ModelInfo {
             capabilities: ModelCapabilities { chat: true, schema: true, seed: true, ..ModelCapabilities::NONE },
@@ -46,6 +51,7 @@ impl InProcess {
         let options = Options {
             name: config.name.clone(),
             threads,
+            sessions: config.sessions,
             max_waiting: config.max_waiting,
             context_length: config.context_length,
             unload_after: config.unload_after,
@@ -55,7 +61,10 @@ impl InProcess {
             let (config, info, read) = (Arc::clone(&config), info.clone(), Arc::clone(&read));
             move || {
                 let loaded = load(&config, &build)?;
-                read.get_or_init(|| ModelInfo { context_length: loaded.context(), ..info.clone() });
+                read.get_or_init(|| {
+                    let info = ModelInfo { context_length: loaded.context(), ..info.clone() };
+                    (info, Arc::clone(loaded.prompts()))
+                });
                 Ok(loaded)
             }
         };
@@ -63,7 +72,11 @@ impl InProcess {
     }
 
     pub(crate) fn info(&self) -> &ModelInfo {
-        self.read.get().unwrap_or(&self.info)
+        self.read.get().map_or(&self.info, |(info, _)| info)
+    }
+
+    pub(crate) fn counter(&self) -> Arc<dyn TokenCounter> {
+        Arc::new(Counter(Arc::clone(&self.read)))
     }
 
     pub(crate) async fn ready(&self) -> Result<()> {
@@ -87,6 +100,19 @@ impl InProcess {
 
     pub(crate) async fn unload(&self) -> Result<()> {
         self.worker.unload().await
+    }
+}
+
+/// Counts as the model does, from when its file was first read.
+struct Counter(Arc<OnceLock<(ModelInfo, Arc<Prompts>)>>);
+
+impl TokenCounter for Counter {
+    fn count(&self, request: &ChatRequest) -> Option<u32> {
+        self.0.get()?.1.count(request)
+    }
+
+    fn is_exact(&self) -> bool {
+        self.0.get().is_some()
     }
 }
 

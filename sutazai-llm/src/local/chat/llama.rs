@@ -10,7 +10,7 @@ use super::{
     attention::{self, Cache, Heads},
     gguf::{self, Gguf, damaged, unsupported},
     matrix::{Activations, BLOCK, Matrix},
-    network::{Network, Session},
+    network::{Network, Part, Sessions},
 };
 use crate::local::simd::{exp, multiversioned, squares};
 
@@ -168,19 +168,28 @@ impl Network for Llama {
         self.measures.context
     }
 
-    fn session(&self, room: usize) -> Result<Box<dyn Session + '_>> {
-        let caches = self.layers.iter().map(|_| Cache::new(self.measures.heads, room)).collect();
-        Ok(Box::new(Running { model: self, caches, position: 0, room, scratch: Scratch::default() }))
+    fn sessions(&self, count: usize, room: usize) -> Result<Box<dyn Sessions + '_>> {
+        let caches = (0..count).map(|_| Vec::new()).collect();
+        Ok(Box::new(Running { model: self, caches, room, scratch: Scratch::default() }))
     }
 }
 
-/// One conversation's place in the model.
+/// Conversations' places in the model.
 struct Running<'a> {
     model: &'a Llama,
-    caches: Vec<Cache>,
-    position: usize,
+    /// A cache a layer for each session that was used so far.
+    caches: Vec<Vec<Cache>>,
     room: usize,
     scratch: Scratch,
+}
+
+impl Running<'_> {
+    fn make_room(&mut self, session: usize) {
+        if self.caches[session].is_empty() {
+            let heads = self.model.measures.heads;
+            self.caches[session] = self.model.layers.iter().map(|_| Cache::new(heads, self.room)).collect();
+        }
+    }
 }
 
 /// Memory that every pass overwrites.
@@ -196,30 +205,38 @@ struct Scratch {
     activations: Activations,
 }
 
-impl Session for Running<'_> {
-    fn feed(&mut self, tokens: &[u32], want_logits: bool) -> Result<&[f32]> {
+impl Sessions for Running<'_> {
+    fn pass(&mut self, parts: &[Part<'_>]) -> Result<&[f32]> {
         let Measures { width, inner, heads, vocabulary, epsilon, rope_base, .. } = self.model.measures;
-        if tokens.is_empty() || tokens.len() > self.room - self.position {
+        if parts.iter().any(|part| part.tokens.len() > self.room.saturating_sub(part.position)) {
             return Err(Error::new(ErrorKind::Internal, "more tokens than the cache was made for"));
         }
-        let count = tokens.len();
+        parts.iter().for_each(|part| self.make_room(part.session));
+        let count = parts.iter().map(|part| part.tokens.len()).sum::<usize>();
         let Scratch { hidden, normed, wide, mixed, product, tiles, logits, activations } = &mut self.scratch;
         hidden.resize(count * width, 0.0);
         normed.resize(count * width, 0.0);
         product.resize(count * width, 0.0);
         mixed.resize(count * width.max(inner), 0.0);
-        for (token, row) in tokens.iter().zip(hidden.chunks_exact_mut(width)) {
+        let tokens = parts.iter().flat_map(|part| part.tokens);
+        for (token, row) in tokens.zip(hidden.chunks_exact_mut(width)) {
             let token = usize::try_from(*token).ok().filter(|token| *token < vocabulary);
             let token = token.ok_or_else(|| Error::new(ErrorKind::Internal, "a token is outside the vocabulary"))?;
             self.model.embedding.read_row(token, row);
         }
-        let rotation = attention::rotation(self.position, count, heads.size, rope_base);
-        for (layer, cache) in self.model.layers.iter().zip(&mut self.caches) {
+        let rotations: Vec<_> = parts
+            .iter()
+            .map(|part| attention::rotation(part.position, part.tokens.len(), heads.size, rope_base))
+            .collect();
+        for (index, layer) in self.model.layers.iter().enumerate() {
             normalise(hidden, &layer.attention_norm, epsilon, normed);
             activations.load(width, normed);
             wide.resize(count * layer.attention_in.rows(), 0.0);
             layer.attention_in.times(activations, tiles, wide);
-            attention::attend(heads, cache, self.position, &rotation, wide, &mut mixed[..count * width]);
+            let caches = self.caches.iter_mut().enumerate().filter_map(|(session, caches)| {
+                parts.iter().any(|part| part.session == session).then(|| &mut caches[index])
+            });
+            attend(heads, parts, caches, &rotations, wide, &mut mixed[..count * width]);
             activations.load(width, &mixed[..count * width]);
             layer.attention_out.times(activations, tiles, product);
             add(hidden, product);
@@ -237,16 +254,62 @@ impl Session for Running<'_> {
             layer.forward_out.times(activations, tiles, product);
             add(hidden, product);
         }
-        self.position += count;
-        if !want_logits {
-            return Ok(&[]);
+
+        let ends = parts.iter().scan(0, |end, part| {
+            *end += part.tokens.len();
+            Some((part, *end))
+        });
+        let mut wanted = 0;
+        for (_, end) in ends.filter(|(part, _)| part.wants_logits) {
+            let last = &mut normed[wanted * width..(wanted + 1) * width];
+            normalise(&hidden[(end - 1) * width..end * width], &self.model.norm, epsilon, last);
+            wanted += 1;
         }
-        let last = &mut normed[..width];
-        normalise(&hidden[(count - 1) * width..], &self.model.norm, epsilon, last);
-        activations.load(width, last);
-        logits.resize(vocabulary, 0.0);
-        self.model.output.times(activations, tiles, logits);
+        logits.resize(wanted * vocabulary, 0.0);
+        if wanted > 0 {
+            activations.load(width, &normed[..wanted * width]);
+            self.model.output.times(activations, tiles, logits);
+        }
         Ok(logits)
+    }
+
+    fn copy(&mut self, from: usize, to: usize, length: usize) -> Result<()> {
+        self.make_room(to);
+        let heads = self.model.measures.heads;
+        let [from, to] = self
+            .caches
+            .get_disjoint_mut([from, to])
+            .map_err(|error| Error::new(ErrorKind::Internal, "there is no such session to copy").because(error))?;
+        for (to, from) in to.iter_mut().zip(from) {
+            to.take_from(from, heads, length);
+        }
+        Ok(())
+    }
+}
+
+/// What each position of each part attends to, with the parts' caches in their order.
+fn attend<'a>(
+    heads: Heads,
+    parts: &[Part<'_>],
+    caches: impl Iterator<Item = &'a mut Cache>,
+    rotations: &[Vec<(f32, f32)>],
+    rows: &mut [f32],
+    out: &mut [f32],
+) {
+    let (row, mixed) = ((heads.query + 2 * heads.shared) * heads.size, heads.query * heads.size);
+    let (mut rows, mut out) = (rows, out);
+    let jobs = parts.iter().zip(caches).zip(rotations).map(|((part, cache), rotation)| {
+        let own_rows = rows.split_off_mut(..part.tokens.len() * row).unwrap_or_default();
+        let own_out = out.split_off_mut(..part.tokens.len() * mixed).unwrap_or_default();
+        (part.position, cache, rotation, own_rows, own_out)
+    });
+    let one = |(position, cache, rotation, rows, out): (usize, &mut Cache, &Vec<_>, &mut [f32], &mut [f32])| {
+        attention::attend(heads, cache, position, rotation, rows, out);
+    };
+    if parts.len() == 1 {
+        jobs.for_each(one);
+    } else {
+        jobs.collect::<Vec<_>>().into_par_iter().for_each(one);
     }
 }
 

@@ -1,6 +1,10 @@
 //! The same chat on llama.cpp, for operators who want the last factor of speed: feature `llama-cpp`.
 
-use std::{num::NonZeroU32, path::Path, sync::OnceLock};
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use llama_cpp_2::{
@@ -17,16 +21,18 @@ use sutazai_core::{
 
 use super::{
     LocalChatConfig,
-    generate::CHUNK,
     gguf::damaged,
     in_process::InProcess,
-    network::{Network, Session},
+    network::{Network, Part, Sessions},
+    serve::CHUNK,
 };
+use crate::gateway::TokenCounter;
 
 /// A chat model that llama.cpp runs in this process.
 ///
-/// It behaves as [`LocalChat`](super::LocalChat) does; only the arithmetic is llama.cpp's, on the weights as the file has them. With a seed an answer is
-/// the same again for the same number of threads.
+/// It behaves as [`LocalChat`](super::LocalChat) does; only the arithmetic is llama.cpp's, on the weights as the file has them. Its memory for all sessions is
+/// taken when it is loaded. With a seed an answer is the same again for the same number of threads, where the same of its prompt has been read before and
+/// nothing is answered beside it.
 pub struct LlamaCppChat(InProcess);
 
 impl LlamaCppChat {
@@ -38,6 +44,12 @@ impl LlamaCppChat {
         Self(InProcess::new(config, "llama-cpp", 1, move |path, _, vocabulary| {
             Ok(Box::new(LlamaCpp::open(path, threads, vocabulary)?))
         }))
+    }
+
+    /// Counts the tokens of prompts as this model does, once it has been loaded for the first time; before that it cannot say.
+    #[must_use]
+    pub fn counter(&self) -> Arc<dyn TokenCounter> {
+        self.0.counter()
     }
 }
 
@@ -97,34 +109,74 @@ impl Network for LlamaCpp {
         usize::try_from(self.model.n_ctx_train()).unwrap_or(usize::MAX)
     }
 
-    fn session(&self, room: usize) -> Result<Box<dyn Session + '_>> {
-        let room = u32::try_from(room).ok().and_then(NonZeroU32::new);
+    fn sessions(&self, count: usize, room: usize) -> Result<Box<dyn Sessions + '_>> {
+        let size = |number: usize| u32::try_from(number).ok();
         let params = LlamaContextParams::default()
-            .with_n_ctx(room)
+            .with_n_ctx(size(count.saturating_mul(room)).and_then(NonZeroU32::new))
+            .with_n_seq_max(size(count).unwrap_or(u32::MAX))
+            // One cache for all, so that the beginning of one conversation can become another's.
+            .with_kv_unified(true)
+            .with_swa_full(true)
             .with_n_threads(self.threads)
             .with_n_threads_batch(self.threads);
         let context = self.model.new_context(backend()?, params).map_err(failed)?;
-        Ok(Box::new(Running { context, batch: LlamaBatch::new(CHUNK, 1), position: 0 }))
+        let batch = LlamaBatch::new(CHUNK + count, 1);
+        Ok(Box::new(Running { context, batch, lengths: vec![0; count], logits: Vec::new() }))
     }
 }
 
 struct Running<'a> {
     context: LlamaContext<'a>,
     batch: LlamaBatch<'a>,
-    position: i32,
+    /// What each session has read.
+    lengths: Vec<usize>,
+    logits: Vec<f32>,
 }
 
-impl Session for Running<'_> {
-    fn feed(&mut self, tokens: &[u32], want_logits: bool) -> Result<&[f32]> {
+impl Running<'_> {
+    fn forget(&mut self, session: usize, from: usize) -> Result<()> {
+        let number = |number: usize| u32::try_from(number).map_err(failed);
+        match self.context.clear_kv_cache_seq(Some(number(session)?), Some(number(from)?), None).map_err(failed)? {
+            true => Ok(()),
+            false => Err(failed("what was read cannot be forgotten in part")),
+        }
+    }
+}
+
+impl Sessions for Running<'_> {
+    fn pass(&mut self, parts: &[Part<'_>]) -> Result<&[f32]> {
         self.batch.clear();
-        for (index, token) in tokens.iter().enumerate() {
-            let token = i32::try_from(*token).map_err(failed)?;
-            let logits = want_logits && index + 1 == tokens.len();
-            self.batch.add(LlamaToken(token), self.position, &[0], logits).map_err(failed)?;
-            self.position += 1;
+        for part in parts {
+            if part.position < self.lengths[part.session] {
+                self.forget(part.session, part.position)?;
+            }
+            let session = i32::try_from(part.session).map_err(failed)?;
+            for (token, position) in part.tokens.iter().zip(part.position..) {
+                let (token, at) = (i32::try_from(*token).map_err(failed)?, i32::try_from(position).map_err(failed)?);
+                let logits = part.wants_logits && position + 1 == part.position + part.tokens.len();
+                self.batch.add(LlamaToken(token), at, &[session], logits).map_err(failed)?;
+            }
+            self.lengths[part.session] = part.position + part.tokens.len();
         }
         self.context.decode(&mut self.batch).map_err(failed)?;
-        Ok(if want_logits { self.context.get_logits_ith(self.batch.n_tokens() - 1) } else { &[] })
+        self.logits.clear();
+        let mut last = 0;
+        for part in parts {
+            last += i32::try_from(part.tokens.len()).map_err(failed)?;
+            if part.wants_logits {
+                self.logits.extend_from_slice(self.context.get_logits_ith(last - 1));
+            }
+        }
+        Ok(&self.logits)
+    }
+
+    fn copy(&mut self, from: usize, to: usize, length: usize) -> Result<()> {
+        self.forget(to, 0)?;
+        let number = |number: usize| i32::try_from(number).map_err(failed);
+        let length_read = u32::try_from(length).map_err(failed)?;
+        self.context.copy_kv_cache_seq(number(from)?, number(to)?, Some(0), Some(length_read)).map_err(failed)?;
+        self.lengths[to] = length;
+        Ok(())
     }
 }
 

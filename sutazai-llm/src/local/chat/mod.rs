@@ -1,7 +1,7 @@
 //! Chat with GGUF models of the llama family, in process.
 
+mod answer;
 mod attention;
-mod generate;
 mod gguf;
 mod grammar;
 mod header;
@@ -9,16 +9,20 @@ mod in_process;
 mod llama;
 #[cfg(feature = "llama-cpp")]
 mod llama_cpp;
+mod loaded;
 mod matrix;
 mod network;
 mod nibbles;
+mod place;
+mod prompt;
 mod sampler;
+mod serve;
 mod template;
 mod text;
 mod tokenizer;
 mod worker;
 
-use std::{num::NonZero, path::PathBuf, thread, time::Duration};
+use std::{num::NonZero, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use async_trait::async_trait;
 use sutazai_core::{
@@ -30,10 +34,12 @@ use sutazai_core::{
 pub use self::llama_cpp::LlamaCppChat;
 pub use self::tokenizer::Tokenizer;
 use self::{in_process::InProcess, llama::Llama};
-use crate::registry::ModelStore;
+use crate::{gateway::TokenCounter, registry::ModelStore};
 
 /// Tokens of context at most, whatever is asked for.
 const LONGEST: usize = 1 << 20;
+/// Requests that are answered at a time at most, whatever is asked for.
+const MOST_SESSIONS: usize = 64;
 
 /// How a model in this process runs.
 #[derive(Clone, Debug)]
@@ -46,6 +52,9 @@ pub struct LocalChatConfig {
     pub threads: usize,
     /// Tokens of prompt and answer together, at most 2^20; a model trained for fewer has fewer. 8,192 by default.
     pub context_length: usize,
+    /// Requests that are answered at a time, with one pass over the weights for all of them, at most 64; 4 by default. Each has a session with room for the whole
+    /// context, whose memory is used as far as it is filled; what one has read is kept for the next request of the same tenant that begins alike.
+    pub sessions: usize,
     /// Requests that may wait for their turn; more are refused with the code `queue_full`. 64 by default.
     pub max_waiting: usize,
     /// After this long without a request the model's memory is given back; by default never.
@@ -69,6 +78,7 @@ impl LocalChatConfig {
             file: ModelFile::Path(path.into()),
             threads: thread::available_parallelism().map_or(1, NonZero::get),
             context_length: 8192,
+            sessions: 4,
             max_waiting: 64,
             unload_after: None,
         }
@@ -90,8 +100,9 @@ impl LocalChatConfig {
 /// A chat model that runs in this process: a GGUF file of the llama family. Weights in Q4_1 stay as they are, all others are held in 8 bits.
 ///
 /// Making one is cheap. The file is read when the first request comes, on a thread of the model's own, where all inference runs; from then on its
-/// information has the model's own context length where that is less. One request is answered at a time, others wait in order. With a seed an
-/// answer is the same again on the same kind of processor, whatever the number of threads.
+/// information has the model's own context length where that is less. Requests beyond its sessions wait in order. The beginning of a prompt that it has read
+/// before, such as a system prompt or a conversation so far, is not read again. With a seed an answer is the same again on the same kind of processor,
+/// whatever the number of threads and whatever is answered beside it.
 pub struct LocalChat(InProcess);
 
 impl LocalChat {
@@ -102,6 +113,12 @@ impl LocalChat {
         Self(InProcess::new(config, "local", threads, |_, gguf, vocabulary| {
             Ok(Box::new(Llama::from_gguf(gguf, vocabulary)?))
         }))
+    }
+
+    /// Counts the tokens of prompts as this model does, once it has been loaded for the first time; before that it cannot say.
+    #[must_use]
+    pub fn counter(&self) -> Arc<dyn TokenCounter> {
+        self.0.counter()
     }
 
     /// The model `name` of `store`; nothing is read yet. Code `model_not_found` if its catalogue does not know it.

@@ -1,11 +1,11 @@
-//! A thread that owns a model: loads it when it is first needed, answers one request at a time, and lets go of it when idle.
+//! A thread that owns a model: loads it when it is first needed, has it answer, and lets go of it when idle.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
@@ -20,7 +20,7 @@ use sutazai_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{generate::Loaded, gguf::damaged};
+use super::{gguf::damaged, loaded::Loaded, serve::Serving};
 use crate::local::text_of;
 
 /// How a worker runs.
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) name: String,
     /// Threads that compute.
     pub(crate) threads: usize,
+    /// Requests that are answered at a time.
+    pub(crate) sessions: usize,
     /// Requests that may wait for their turn.
     pub(crate) max_waiting: usize,
     /// Pieces that an answer can have at most.
@@ -45,17 +47,19 @@ pub(crate) struct Worker {
     options: Options,
     load: Load,
     jobs: Mutex<Option<SyncSender<Job>>>,
-    /// One permit: who holds it has the model. Waiters get it in the order they came, and one that leaves loses its place.
+    /// A permit a session, and all of them to unload. Waiters get them in the order they came, and one that leaves loses its place.
     turn: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-struct Job {
-    work: Work,
-    _turn: OwnedSemaphorePermit,
+/// What the thread is asked to do.
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    /// Given back when it is done.
+    pub(crate) turn: OwnedSemaphorePermit,
 }
 
-enum Work {
+pub(crate) enum Work {
     Answer { request: Box<ChatRequest>, events: mpsc::Sender<Result<ChatEvent>> },
     Load(oneshot::Sender<Result<()>>),
     Unload(oneshot::Sender<Result<()>>),
@@ -65,10 +69,10 @@ impl Worker {
     /// A worker for the model that `load` loads. Nothing runs before the first request.
     pub(crate) fn new(options: Options, load: impl Fn() -> Result<Loaded> + Send + Sync + 'static) -> Self {
         Self {
+            turn: Arc::new(Semaphore::new(options.sessions)),
             options,
             load: Arc::new(load),
             jobs: Mutex::default(),
-            turn: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -78,10 +82,10 @@ impl Worker {
         &self,
         request: ChatRequest,
     ) -> Result<impl Stream<Item = Result<ChatEvent>> + Send + use<>> {
-        let turn = self.turn().await?;
+        let turn = self.turn(1).await?;
         // Room for every piece and the end: the model never waits for a slow reader, and what is stored stays bounded.
         let (events, mut answer) = mpsc::channel(self.options.context_length + 2);
-        self.send(Job { work: Work::Answer { request: Box::new(request), events }, _turn: turn })?;
+        self.send(Job { work: Work::Answer { request: Box::new(request), events }, turn })?;
         match answer.recv().await {
             Some(Ok(first)) => {
                 let rest = stream::unfold(answer, async |mut answer| answer.recv().await.map(|event| (event, answer)));
@@ -94,29 +98,30 @@ impl Worker {
 
     /// Loads the model unless it is loaded.
     pub(crate) async fn load(&self) -> Result<()> {
-        self.order(Work::Load).await
+        self.order(1, Work::Load).await
     }
 
-    /// Gives the model's memory back.
+    /// Gives the model's memory back, once nothing is being answered.
     pub(crate) async fn unload(&self) -> Result<()> {
-        self.order(Work::Unload).await
+        self.order(self.options.sessions, Work::Unload).await
     }
 
-    async fn order(&self, work: impl FnOnce(oneshot::Sender<Result<()>>) -> Work) -> Result<()> {
-        let turn = self.turn().await?;
+    async fn order(&self, turns: usize, work: impl FnOnce(oneshot::Sender<Result<()>>) -> Work) -> Result<()> {
+        let turn = self.turn(turns).await?;
         let (done, when_done) = oneshot::channel();
-        self.send(Job { work: work(done), _turn: turn })?;
+        self.send(Job { work: work(done), turn })?;
         when_done.await.map_err(|error| gone().because(error))?
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+    async fn turn(&self, turns: usize) -> Result<OwnedSemaphorePermit> {
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() {
+        let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+        if let Ok(turn) = Arc::clone(&self.turn).try_acquire_many_owned(turns) {
             return Ok(turn);
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -126,27 +131,25 @@ impl Worker {
                 .with_code("queue_full")
                 .retry_after(Duration::from_secs(1)));
         }
-        Arc::clone(&self.turn).acquire_owned().await.map_err(|error| gone().because(error))
+        Arc::clone(&self.turn).acquire_many_owned(turns).await.map_err(|error| gone().because(error))
     }
 
     /// Hands a job to the thread, which is started if there is none.
     fn send(&self, job: Job) -> Result<()> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let job = match &*jobs {
-            // The turn makes sure that at most one job is on its way, so the channel has room.
+            // No more jobs are on their way than there are turns, so the channel has room.
             Some(sender) => match sender.try_send(job) {
                 Ok(()) => return Ok(()),
-                Err(error) => match error {
-                    std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => job,
-                },
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
             },
             None => job,
         };
-        let (sender, receiver) = sync_channel(1);
+        let (sender, receiver) = sync_channel(self.options.sessions);
         let (options, load) = (self.options.clone(), Arc::clone(&self.load));
         thread::Builder::new()
             .name(format!("model {}", options.name))
-            .spawn(move || run(&options, &load, &receiver))
+            .spawn(move || run(&options, &load, receiver))
             .map_err(|error| gone().because(error))?;
         let sent = sender.try_send(job).map_err(|_| gone());
         *jobs = Some(sender);
@@ -164,78 +167,96 @@ struct Ready {
     pool: ThreadPool,
 }
 
-fn run(options: &Options, load: &Load, jobs: &Receiver<Job>) {
-    let mut ready: Option<Ready> = None;
-    loop {
-        let job = match options.unload_after.filter(|_| ready.is_some()) {
-            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(idle) => jobs.recv_timeout(idle),
+fn run(options: &Options, load: &Load, mut jobs: Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        let job = match job.work {
+            Work::Unload(done) => {
+                let _ = done.send(Ok(()));
+                continue;
+            }
+            Work::Answer { ref events, .. } if events.is_closed() => continue,
+            _ => job,
         };
-        match job {
-            Ok(Job { work, _turn }) => match work {
-                Work::Answer { request, events } => answer(options, load, &mut ready, &request, &events),
-                Work::Load(done) => drop(done.send(prepare(options, load, &mut ready).map(drop))),
-                Work::Unload(done) => {
-                    ready = None;
+        match prepare(options, load) {
+            Ok(Ready { loaded, pool }) => {
+                let end;
+                (jobs, end) = pool.install(move || {
+                    let end = serve(options, &loaded, &jobs, job);
+                    (jobs, end)
+                });
+                // What was loaded is gone by now.
+                if let Some(Job { work: Work::Unload(done), .. }) = end {
                     let _ = done.send(Ok(()));
                 }
-            },
-            Err(RecvTimeoutError::Timeout) => {
-                ready = None;
-                tracing::info!(model = options.name, "unloaded an idle model");
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            // It names the file.
+            Err(error) => job.work.fail(error),
         }
     }
 }
 
-fn answer(
-    options: &Options,
-    load: &Load,
-    ready: &mut Option<Ready>,
-    request: &ChatRequest,
-    events: &mpsc::Sender<Result<ChatEvent>>,
-) {
-    if events.is_closed() {
-        return;
-    }
-    let result = prepare(options, load, ready).and_then(|Ready { loaded, pool }| {
-        let answer = || pool.install(|| loaded.answer(request, events));
-        let answer = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|panic| {
-            Err(Error::new(ErrorKind::Internal, "the model broke off; it is loaded anew for the next request")
-                .with_code("model_failed")
-                .because(text_of(&*panic)))
-        });
-        answer.map_err(|error| error.about(&options.name))
-    });
-    if let Err(error) = result {
-        if error.code() == "model_failed" {
-            *ready = None;
-        }
-        let _ = events.try_send(Err(error));
-    }
-}
-
-/// The loaded model; loads it if it is not.
-fn prepare<'a>(options: &Options, load: &Load, ready: &'a mut Option<Ready>) -> Result<&'a mut Ready> {
-    let model = match ready.take() {
-        Some(model) => model,
-        None => {
-            let name = options.name.clone();
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(options.threads.max(1))
-                .thread_name(move |index| format!("model {name} {index}"))
-                .build()
-                .map_err(|error| gone().because(error))?;
-            let began = std::time::Instant::now();
-            let loaded = catch_unwind(AssertUnwindSafe(|| pool.install(|| load())))
-                .unwrap_or_else(|panic| {
-                    Err(damaged("reading it failed").about(&options.name).because(text_of(&*panic)))
-                })
-                .map_err(|error| error.during("load model"))?;
-            tracing::info!(model = options.name, elapsed_ms = began.elapsed().as_millis(), "loaded a model");
-            Ready { loaded, pool }
+/// Answers until the model is to leave memory: because that is ordered, in which case the order is given back, because it broke, or because nobody has
+/// asked for long.
+fn serve(options: &Options, loaded: &Loaded, jobs: &Receiver<Job>, first: Job) -> Option<Job> {
+    let mut serving = match Serving::new(&options.name, loaded, options.sessions) {
+        Ok(serving) => serving,
+        Err(error) => {
+            first.work.fail(error.about(&options.name));
+            return None;
         }
     };
-    Ok(ready.insert(model))
+    let mut next = Some(first);
+    loop {
+        let job = match (next.take(), options.unload_after) {
+            (Some(job), _) => Some(job),
+            // Who is gone while answers are given is seen when they have ended.
+            _ if serving.is_busy() => jobs.try_recv().ok(),
+            (None, None) => Some(jobs.recv().ok()?),
+            (None, Some(idle)) => match jobs.recv_timeout(idle) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::info!(model = options.name, "unloaded an idle model");
+                    return None;
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        };
+        match job {
+            Some(job) if matches!(job.work, Work::Unload(_)) => return Some(job),
+            Some(Job { work: Work::Load(done), .. }) => drop(done.send(Ok(()))),
+            Some(job) => serving.begin(job),
+            None => {
+                if let Err(error) = serving.step() {
+                    tracing::error!(model = options.name, error = %error.report(), "the model broke off");
+                    serving.fail(&error.report());
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Work {
+    fn fail(self, error: Error) {
+        match self {
+            Self::Answer { events, .. } => drop(events.try_send(Err(error))),
+            Self::Load(done) | Self::Unload(done) => drop(done.send(Err(error))),
+        }
+    }
+}
+
+/// Loads the model.
+fn prepare(options: &Options, load: &Load) -> Result<Ready> {
+    let name = options.name.clone();
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(options.threads.max(1))
+        .thread_name(move |index| format!("model {name} {index}"))
+        .build()
+        .map_err(|error| gone().because(error))?;
+    let began = std::time::Instant::now();
+    let loaded = catch_unwind(AssertUnwindSafe(|| pool.install(|| load())))
+        .unwrap_or_else(|panic| Err(damaged("reading it failed").about(&options.name).because(text_of(&*panic))))
+        .map_err(|error| error.during("load model"))?;
+    tracing::info!(model = options.name, elapsed_ms = began.elapsed().as_millis(), "loaded a model");
+    Ok(Ready { loaded, pool })
 }
