@@ -26,9 +26,10 @@ use sutazai_benches::{
     server::{Server, binary},
     stats::{median, quantile},
     upstream::{self, ANSWER, MODEL},
-    wrk::Wrk,
+    wrk::{self, Wrk},
 };
 use sutazai_testing::Watch;
+use tokio::time::timeout;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -45,6 +46,8 @@ const OPEN: Duration = Duration::from_secs(10);
 const CLOSED: Duration = Duration::from_secs(3);
 /// How long the peer has until it answers: it reads a great deal of Python first.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long one answer may take that is not measured.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Who is asked: the server without a gateway first, then ours, then the peer if it is there.
 struct Target {
@@ -82,8 +85,8 @@ async fn main() -> Fallible<()> {
         added(&targets).await?;
     }
     if wanted(MAX) {
-        match max(&targets).await {
-            Ok(figure) => figure.print(),
+        match wrk::installed().await {
+            Ok(()) => max(&targets).await?.print(),
             Err(reason) => note(BENCH, format_args!("{MAX} is left out: {reason}")),
         }
     }
@@ -102,12 +105,13 @@ fn body() -> String {
     )
 }
 
-/// Fails unless one request is answered as it should be.
+/// Fails unless one request is answered as it should be, and soon.
 async fn probe(address: &str) -> Result<(), String> {
-    match http::request(address, "POST", PATH, &body()).await {
-        Ok((200, answer)) if answer.contains(ANSWER) => Ok(()),
-        Ok((status, answer)) => Err(format!("{status}: {answer:.300}")),
-        Err(error) => Err(error.to_string()),
+    match timeout(SOON, http::request(address, "POST", PATH, &body())).await {
+        Ok(Ok((200, answer))) if answer.contains(ANSWER) => Ok(()),
+        Ok(Ok((status, answer))) => Err(format!("{status}: {answer:.300}")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {SOON:?}")),
     }
 }
 
@@ -230,6 +234,8 @@ impl LiteLlm {
         command.args(["--timeout_worker_healthcheck", "600", "--config"]).arg(home.join("config.yaml"));
         // What models cost is asked of the network otherwise, and every request is logged.
         command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_LOG", "ERROR").env("UPSTREAM_URL", url);
+        // Nothing stands between it and the upstream.
+        command.env("NO_PROXY", "*").env("no_proxy", "*");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn()?;
         watch.server(Some(child.id()));

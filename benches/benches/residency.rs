@@ -86,12 +86,20 @@ async fn main() -> Fallible<()> {
             let requests = traffic.requests(models, costs);
             let ours = simulation::admitted(&requests, models, costs);
             let fifo = simulation::in_order(&requests, costs);
-            print(simulated, traffic, bound(&requests, costs), costs, [&ours, &fifo]);
+            let bound = bound(&requests, costs);
+            for outcome in [&ours, &fifo] {
+                outcome.check(&requests, bound).map_err(|why| format!("{simulated}: {why}"))?;
+            }
+            print(simulated, traffic, bound, costs, [&ours, &fifo]);
         }
         if let Some(backend) = backend.as_ref().filter(|_| wanted(real)) {
             let requests = traffic.requests(MODELS.len(), costs);
             let ours = backend.admitted(&requests).await?;
             let fifo = backend.in_order(&requests).await?;
+            for outcome in [&ours, &fifo] {
+                // What the bound is made of was measured, and may have been slow then.
+                outcome.check(&requests, Duration::ZERO).map_err(|why| format!("{real}: {why}"))?;
+            }
             print(real, traffic, bound(&requests, costs), costs, [&ours, &fifo]);
         }
     }

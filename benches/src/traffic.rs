@@ -133,6 +133,18 @@ impl Outcome {
         quantile(waits.map(|(_, wait)| wait.as_secs_f64()).collect(), 0.95)
     }
 
+    /// Fails unless all of the requests were answered, and in no less time than `least`.
+    pub fn check(&self, requests: &[Request], least: Duration) -> Result<(), String> {
+        let (answered, asked) = (self.waits.len(), requests.len());
+        if answered != asked {
+            return Err(format!("{answered} of {asked} requests were answered"));
+        }
+        if self.makespan < least {
+            return Err(format!("{:?} is less than anything could take, {least:?}", self.makespan));
+        }
+        Ok(())
+    }
+
     /// Requests that waited longer than [`AGE`].
     #[must_use]
     pub fn late(&self) -> usize {
@@ -160,6 +172,17 @@ mod tests {
         assert!(many(0) > many(1) && many(1) > many(2));
         let urgent = zipf.iter().filter(|request| request.priority == Priority::MAX).count();
         assert!((8..=30).contains(&urgent), "{urgent}");
+    }
+
+    #[test]
+    fn an_outcome_that_cannot_be_is_refused() {
+        let second = Duration::from_secs(1);
+        let requests = [request(0, Duration::ZERO), request(1, Duration::ZERO)];
+        let wait = (Priority::default(), Duration::ZERO);
+        let outcome = |waits| Outcome { makespan: 4 * second, loads: 2, waits: vec![wait; waits] };
+        assert_eq!(outcome(2).check(&requests, 4 * second), Ok(()));
+        assert!(outcome(1).check(&requests, Duration::ZERO).unwrap_err().starts_with("1 of 2"));
+        assert!(outcome(2).check(&requests, 5 * second).unwrap_err().contains("5s"));
     }
 
     #[test]

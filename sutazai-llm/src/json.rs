@@ -26,15 +26,48 @@ pub(crate) fn read(text: &str) -> Result<(Cow<'_, str>, Value), Error> {
     Ok((text, value))
 }
 
+/// A text whose end was cut off, without what stands before its JSON: the fence that opens around it, or the beginning of that.
+#[cfg(feature = "json-schema")]
+pub(crate) fn beginning(text: &str) -> &str {
+    let text = begun(text);
+    let (ticks, inside) = text.split_at(ticks(text));
+    if inside.is_empty() {
+        return inside;
+    }
+    if ticks.len() < 3 {
+        return text;
+    }
+    let (language, rest) = language(inside);
+    let is_cut = rest.is_empty() && LANGUAGES.iter().any(|known| known.starts_with(&language.to_ascii_lowercase()));
+    if is_cut || is_json(language) { rest.trim_start() } else { inside.trim_start() }
+}
+
 /// Without what stands around the whole text.
 fn unfenced(text: &str) -> &str {
-    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').trim_end();
-    let ticks = text.len() - text.trim_start_matches('`').len();
-    let (fence, rest) = text.split_at(ticks);
-    let Some(inside) = rest.strip_suffix(fence).filter(|_| ticks >= 3) else { return text };
-    let (language, rest) = inside.split_at(inside.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(inside.len()));
-    let is_json = LANGUAGES.iter().any(|known| known.eq_ignore_ascii_case(language));
-    if is_json { rest.trim() } else { inside.trim() }
+    let text = begun(text).trim_end();
+    let (fence, rest) = text.split_at(ticks(text));
+    let Some(inside) = rest.strip_suffix(fence).filter(|_| fence.len() >= 3) else { return text };
+    let (language, rest) = language(inside);
+    if is_json(language) { rest.trim() } else { inside.trim() }
+}
+
+/// Without white space and a byte order mark before it.
+fn begun(text: &str) -> &str {
+    text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+/// How many backticks it begins with.
+fn ticks(text: &str) -> usize {
+    text.len() - text.trim_start_matches('`').len()
+}
+
+/// What a fence names as its language, and what follows.
+fn language(inside: &str) -> (&str, &str) {
+    inside.split_at(inside.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(inside.len()))
+}
+
+fn is_json(language: &str) -> bool {
+    LANGUAGES.iter().any(|known| known.eq_ignore_ascii_case(language))
 }
 
 /// The same text with its last commas and control characters mended.
@@ -151,6 +184,27 @@ mod tests {
             "[\"\\\n\"]",
         ] {
             assert!(read(text).is_err(), "{text:?} is read as {:?}", written(text));
+        }
+    }
+
+    #[cfg(feature = "json-schema")]
+    #[test]
+    fn what_was_cut_begins_behind_its_fence() {
+        for (text, begins) in [
+            ("", ""),
+            ("``", ""),
+            ("```", ""),
+            ("```js", ""),
+            ("```json", ""),
+            (" ```json\n{\"a\": \"```", "{\"a\": \"```"),
+            ("```JSON5\n[1,", "[1,"),
+            ("````\n[1", "[1"),
+            ("\u{feff} {\"a\"", "{\"a\""),
+            ("```python\n[1", "python\n[1"),
+            ("``[1", "``[1"),
+            ("Here it is: ```json\n[1", "Here it is: ```json\n[1"),
+        ] {
+            assert_eq!(beginning(text), begins, "{text:?}");
         }
     }
 

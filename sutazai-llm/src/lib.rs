@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bench;
 #[cfg(test)]
 mod fake_http;
 #[cfg(test)]
@@ -11,4 +12,7 @@ pub mod local;
 pub mod ollama;
 pub mod openai;
 pub mod registry;
+pub mod selection;
+mod spent;
+pub mod tier;
 mod vector;

@@ -1,7 +1,9 @@
 //! From settings to a running engine: which store, models, vectors and agents.
 
+mod answers;
 mod limited;
 mod models;
+mod reach;
 mod store;
 
 use std::{
@@ -18,16 +20,18 @@ use sutazai_core::{
     engine::{Drained, Keep, Observer, OrchestratorBuilder, Retention},
     memory::{MemoryBudgetStore, MemoryVectorStore},
     model::Usage,
-    store::{BudgetStore, TaskStore},
+    store::{AnswerCache, BudgetStore, TaskStore},
     task::{Event, Task},
 };
 use sutazai_llm::{
     gateway::{Unobserved, budget::Ledger},
     ollama::{Discovered, answering, default_urls},
+    registry::ModelStore,
 };
 use sutazai_store::vector::UsearchStore;
 use tokio::sync::{Mutex, Notify};
 
+pub use self::reach::{Reach, Reached, reach};
 use self::{limited::Limited, store::Stored};
 use crate::{
     config::{Role, Settings, VectorProvider, masked_url},
@@ -52,13 +56,15 @@ const CATALOGUE_PER_MINUTE: u32 = 1_000;
 pub struct Engine {
     /// The engine.
     pub orchestrator: Orchestrator,
+    /// The server that keeps answers of models for several processes, if there is one.
+    pub shared_answers: Option<Arc<dyn AnswerCache>>,
     outbox: Mutex<Option<Outbox>>,
     index: Option<Arc<UsearchStore>>,
 }
 
 impl Engine {
     fn new(orchestrator: Orchestrator, index: Option<Arc<UsearchStore>>) -> Self {
-        Self { orchestrator, outbox: Mutex::new(None), index }
+        Self { orchestrator, shared_answers: None, outbox: Mutex::new(None), index }
     }
 
     /// Admits nothing more, lets running tasks finish within `grace`, gives back what was drawn of budgets, and closes the stores.
@@ -114,8 +120,10 @@ pub async fn serving(
         VectorProvider::Memory => None,
     };
     let builder = vectors(builder, index.as_ref());
-    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _, budget).await?;
-    let engine = Engine::new(builder.start().await?, index);
+    let kept = answers::open(settings).await?;
+    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _, kept.cache, budget).await?;
+    let mut engine = Engine::new(builder.start().await?, index);
+    engine.shared_answers = kept.shared;
     if settings.webhook_secret.is_some() {
         let policy = Policy { allow_private: settings.webhook_allow_private };
         let sender = Sender::new(settings.webhook_secret.clone(), policy, TIMEOUT);
@@ -194,7 +202,8 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
     // What is spent here is not what a server counts: the command knows no days but its own.
     let budget = ledger(settings, Arc::new(MemoryBudgetStore::new()), None);
     let builder = vectors(builder, index.as_ref());
-    let builder = models::models(builder, settings, ollama, Arc::new(Unobserved), budget).await?;
+    let answers = answers::open(settings).await?.cache;
+    let builder = models::models(builder, settings, ollama, Arc::new(Unobserved), answers, budget).await?;
     Ok(Engine::new(builder.start().await?, index))
 }
 
@@ -202,7 +211,7 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
 pub async fn replaying(settings: &Settings) -> Result<Orchestrator> {
     let catalogue = catalogue(agents_options(settings));
     let builder = Orchestrator::builder().agents(catalogue.agents).agents(dev_agents()).router(catalogue.router);
-    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved), None).await?.start().await
+    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved), None, None).await?.start().await
 }
 
 /// What keeps the budgets of the settings, if they limit anything.
@@ -263,6 +272,26 @@ async fn first_holding(urls: &[String], model: &str, named: bool) -> Option<Disc
     None
 }
 
+/// The Ollama that a server with these settings would use, or else the first that answers, whatever it holds.
+async fn any_ollama(settings: &Settings) -> Option<Discovered> {
+    let mut listening = Vec::new();
+    for url in settings.ollama_base_url.clone().map_or_else(default_urls, |url| vec![url]) {
+        if listens(&url).await {
+            listening.push(url);
+        }
+    }
+    let mut found = answering(&listening).await;
+    let best = found.iter().position(|found| found.holds(&settings.model_id)).unwrap_or(0);
+    (best < found.len()).then(|| found.swap_remove(best))
+}
+
+/// The models directory of the settings, with its quota.
+#[must_use]
+pub fn model_store(settings: &Settings) -> ModelStore {
+    let quota = (settings.models_quota_mb > 0).then(|| settings.models_quota_mb.saturating_mul(1_000_000));
+    ModelStore::new(&settings.models_dir).with_quota(quota)
+}
+
 /// Whether anything listens at a URL. Much cheaper than an HTTP client, and on most machines the answer is no.
 async fn listens(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else { return false };
@@ -273,10 +302,23 @@ async fn listens(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, routing::get};
+    use std::collections::BTreeMap;
+
+    use axum::{
+        Json, Router,
+        routing::{get, post},
+    };
     use serde_json::json;
+    use sutazai_core::{
+        Payload,
+        model::{Caller, ChatModelExt, ChatRequest},
+        store::{Account, TaskWrite},
+        task::{TaskId, TaskRequest},
+    };
+    use sutazai_store::SqliteStore;
 
     use super::*;
+    use crate::config::{find, load};
 
     /// What answers as an Ollama that holds one model.
     async fn holding(model: &str) -> String {
@@ -296,5 +338,70 @@ mod tests {
         let found = first_holding(&urls, "tinyllama", false).await.unwrap();
         assert_eq!(found.client.address(), urls[2]);
         assert!(first_holding(&urls[..2], "tinyllama", true).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn to_look_around_any_ollama_will_do() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = holding("other:latest").await;
+        let flag = (crate::config::find("ollama_base_url").unwrap(), url.clone());
+        let home = std::collections::BTreeMap::from([("HOME".to_owned(), "/home/someone".to_owned())]);
+        let settings = crate::config::load(&[flag], &home).unwrap().settings;
+        assert_eq!(any_ollama(&settings).await.unwrap().client.address(), url);
+        assert!(ollama(&settings).await.is_none(), "a server would not use it");
+        let away = Settings { ollama_base_url: Some("http://127.0.0.1:9".into()), ..settings };
+        assert!(any_ollama(&away).await.is_none());
+    }
+
+    /// What answers every question as a server of OpenAI's format does: two tokens to three.
+    async fn greeting() -> String {
+        let said = json!({"choices": [{"delta": {"content": "Hello."}, "finish_reason": null}]});
+        let usage = json!({"prompt_tokens": 3, "completion_tokens": 2});
+        let end = json!({"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage});
+        let answer = format!("data: {said}\n\ndata: {end}\n\ndata: [DONE]\n\n");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let router = Router::new().route("/v1/chat/completions", post(move || async { answer }));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn budgets_are_kept_beside_the_tasks_and_closed_before_them() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (folder, url) = (tempfile::tempdir().unwrap(), greeting().await);
+        let path = folder.path().to_str().unwrap();
+        let flags = [
+            ("data_dir", path),
+            ("models_dir", path),
+            ("vector_provider", "memory"),
+            ("openai_base_url", url.as_str()),
+            ("openai_models", "greeter"),
+            ("budgets", r#"{"task": {"tokens": 100000, "calls": 100}}"#),
+        ];
+        let flags = flags.map(|(name, value)| (find(name).unwrap(), value.to_owned()));
+        let settings = load(&flags, &BTreeMap::new()).unwrap().settings;
+        let dir = DataDir::open(folder.path()).unwrap();
+        let (engine, _) = serving(&settings, &dir, "127.0.0.1:1".parse().unwrap(), None).await.unwrap();
+
+        let id = |n: u8| TaskId::from_bytes([n; 16]);
+        for (task, parent) in [(1, None), (2, Some(1))] {
+            let mut request = TaskRequest::new("nobody", Payload::null());
+            request.parent_id = parent.map(id);
+            let now = SystemClock.now();
+            let step = sutazai_core::engine::create(id(task), "nobody".into(), "1.0.0".into(), request, now);
+            let write = TaskWrite::Insert { task: Arc::new(step.task), events: step.events, key: None, journal: None };
+            engine.orchestrator.task_store().write(&[write]).await.unwrap();
+        }
+        let caller = Caller { task: Some(id(3)), parent: Some(id(2)), ..Caller::default() };
+        let model = engine.orchestrator.models().chat(Some("greeter")).unwrap();
+        let request = ChatRequest { caller, ..ChatRequest::ask("Who is there?") };
+        assert_eq!(model.complete(request).await.unwrap().text, "Hello.");
+        engine.close(Duration::from_secs(30)).await.unwrap();
+
+        let store = SqliteStore::open(dir.join("tasks.db")).await.unwrap();
+        let taken = store.taken(&[Account::Task(id(1)), Account::Task(id(2))]).await.unwrap();
+        let spent: Vec<_> = taken.iter().map(|taken| (taken.tokens, taken.calls)).collect();
+        assert_eq!(spent, [(5, 1), (0, 0)], "the first of the family pays, and no more than was spent");
     }
 }

@@ -96,7 +96,10 @@ impl Server {
         let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot serve on: {error}"));
         let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
         let closed = CancellationToken::new();
-        let state = AppState::new(engine.orchestrator.clone(), metrics, options);
+        let mut state = AppState::new(engine.orchestrator.clone(), metrics, options);
+        if let Some(answers) = &engine.shared_answers {
+            state = state.with_answers(Arc::clone(answers));
+        }
         let settling = state.clone();
         let serving = async {
             let served = http::serve(listener, state, closed.clone().cancelled_owned()).await;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 
 mod binary;
+#[path = "cli/models.rs"]
+mod models;
 
 use std::{
     fs,
@@ -461,17 +463,4 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
     assert_eq!(stderr(&output), "");
     assert!(output.status.success());
-}
-
-#[test]
-fn unknown_models_are_not_found() {
-    let models = tempfile::tempdir().unwrap();
-    let directory = models.path().to_str().unwrap();
-    for verb in ["pull", "rm"] {
-        let output = run(&["models", verb, "no-such-model", "--models-dir", directory]);
-        assert_eq!(output.status.code(), Some(4), "{verb}: {}", stderr(&output));
-        assert!(stderr(&output).contains("models list"), "{}", stderr(&output));
-    }
-    let listed = json(&run(&["models", "list", "--json", "--models-dir", directory]));
-    assert!(listed["items"].as_array().unwrap().iter().any(|model| model["name"] == "all-minilm"));
 }

@@ -172,11 +172,11 @@ fn quickstart_answers_and_ends(models: &Path) {
         command(&["quickstart", "--exit", "--json", "--listen", "127.0.0.1:0", "--question", QUESTION, "--docs"])
             .arg(docs.path())
             .args(["--data-dir".as_ref(), data.path().as_os_str(), "--models-dir".as_ref(), models.as_os_str()])
-            .env("REDIS_URL", "redis://h")
+            .env("NEO4J_URI", "bolt://h")
             .output()
             .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stderr(&output).contains("REDIS_URL is ignored"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("NEO4J_URI is ignored"), "{}", stderr(&output));
     let shown = json(&output);
     assert_eq!(shown["citations_checked"], true, "{shown}");
     assert_eq!(shown["answer"]["citations"][0]["path"], "harbour.md", "{shown}");

@@ -184,6 +184,32 @@ fn the_ready_line_is_written_whatever_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_not_there_keeps_no_server_from_its_work() {
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = other.path().join("settings.toml");
+    fs::write(&file, "redis_url = \"redis://me:hunter2@127.0.0.1:9/3\"\nredis_prefix = \"mine\"\n").unwrap();
+    let server = Server::start_with(data.path(), &["--config", file.to_str().unwrap()]);
+    let client = http();
+    let ready = client.get(format!("{}/ready", server.url())).send().await.unwrap();
+    assert_eq!(ready.status(), 200);
+    let ready: Value = ready.json().await.unwrap();
+    assert_eq!((&ready["status"], &ready["checks"]["answer_cache"]["status"]), (&json!("ok"), &json!("unavailable")));
+    let why = ready["checks"]["answer_cache"]["detail"].as_str().unwrap();
+    assert!(why.contains("redis://127.0.0.1:9/3 mine") && !why.contains("hunter2"), "{why}");
+    let done = submit(&server.url(), vec![("a".into(), json!({ "agent": "dev.echo", "input": 1 }))]).await;
+    assert_eq!(finished(&client, &server.url(), &done[0].0).await["output"], 1);
+    let log = server.log();
+    assert!(log.contains("kept answers cannot be read") && !log.contains("hunter2"), "{log}");
+    fs::write(&file, "redis_url = \"redis://me:hunter2@127.0.0.1:9/number\"\n").unwrap();
+    let there = other.path().join("data");
+    let (there, file) = (there.to_str().unwrap(), file.to_str().unwrap());
+    let refused = run(&["serve", "--data-dir", there, "--listen", "127.0.0.1:0", "--config", file]);
+    let text = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(text.contains("redis://USER") && !text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_task_when_the_server_ends_is_answered() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start_with(data.path(), &["--drain-ms", "100"]);

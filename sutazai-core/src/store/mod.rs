@@ -1,10 +1,12 @@
 //! The store traits: what a backend must do and what it guarantees.
 
+mod answer;
 mod budget;
 mod task;
 mod vector;
 
 pub use self::{
+    answer::{AnswerCache, AnswerKey, CachedAnswer},
     budget::{Account, Amounts, BudgetStore, Day, Draw, Drawn, Limits, Measure},
     task::{
         Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, KEY_LIFE, NodeRecord, POST_LIFE, Page, Posted,

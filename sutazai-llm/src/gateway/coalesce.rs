@@ -22,16 +22,18 @@ use tracing::Instrument as _;
 
 use self::progress::{End, Progress};
 use super::{
-    cache::{Key, max_age},
+    cache::{AnswerKey, max_age},
     observer::GatewayObserver,
 };
 
 /// A model that is asked once by all who ask the same at the same time.
 ///
-/// Requests come together where a cache may answer them: by the same [rule](super::cache) and the same [`Key`], so never across tenants. The call is
+/// Requests come together where a cache may answer them: by the same [rule](super::cache) and the same [`AnswerKey`], so never across tenants. The call is
 /// made under the first one's [caller](sutazai_core::model::Caller): with its priority, on its budget and until its deadline; an error that comes of
-/// these reaches everybody. Whoever cannot live with that asks with [`Caching::Off`](sutazai_core::model::Caching::Off).
+/// these reaches everybody, and so does an answer that is cut because the first one's budget has no more. Whoever cannot live with that asks with
+/// [`Caching::Off`](sutazai_core::model::Caching::Off).
 ///
+/// * A call that is not made because of the first one's budget is made by each of the others on their own.
 /// * A task of its own reads the answer as fast as it comes, whoever of the callers still listens; each reads along at their own pace and delays
 ///   nobody. Who comes later gets what there is so far, then the rest. With the last caller the call is cancelled.
 /// * An error, a panic of the model's included, reaches all of them, each with a copy: kind, code, faults and delay as they were, the whole chain
@@ -47,7 +49,7 @@ pub struct Coalesce {
 }
 
 /// The calls under way. Each is kept alive by its readers alone, so none is found here after its last one has left.
-type Flights = Mutex<HashMap<Key, Weak<Flight>>>;
+type Flights = Mutex<HashMap<AnswerKey, Weak<Flight>>>;
 
 impl Coalesce {
     /// The calls to `inner`, made once for all who ask the same.
@@ -56,8 +58,8 @@ impl Coalesce {
         Self { inner, observer, flights: Arc::default() }
     }
 
-    /// A reader of the call under way with this key, and whether it was under way before.
-    fn join(&self, key: Key, request: ChatRequest, runtime: &Handle) -> (Reader, bool) {
+    /// A reader of the call under way with this key, and the request if it was under way before.
+    fn join(&self, key: AnswerKey, request: ChatRequest, runtime: &Handle) -> (Reader, Option<ChatRequest>) {
         let (sender, progress) = watch::channel(Progress::default());
         let new = Arc::new(Flight { progress, driver: OnceLock::new() });
         let (found, joins) = {
@@ -72,13 +74,13 @@ impl Coalesce {
             (found, joins)
         };
         if joins && let Some(flight) = found {
-            return (Reader::new(flight), true);
+            return (Reader::new(flight), Some(request));
         }
         let driver = Driver { sender, flights: Arc::clone(&self.flights), key, flight: Arc::downgrade(&new) };
         let driving = runtime.spawn(driver.drive(Arc::clone(&self.inner), request).in_current_span());
         // It was empty: nobody else sets it.
         let _ = new.driver.set(driving.abort_handle());
-        (Reader::new(new), false)
+        (Reader::new(new), None)
     }
 }
 
@@ -93,13 +95,17 @@ impl ChatModel for Coalesce {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
-        let key = max_age(&request).and_then(|_| Key::of(self.info(), &request));
+        let key = max_age(&request).and_then(|_| AnswerKey::of(self.info(), &request));
         let (Some(key), Ok(runtime)) = (key, Handle::try_current()) else { return self.inner.chat(request).await };
         let (mut reader, joined) = self.join(key, request, &runtime);
-        if joined {
+        if joined.is_some() {
             self.observer.coalesced(&self.info().name);
         }
-        let served = reader.served().await?;
+        let served = match (reader.served().await, joined) {
+            // It is not this caller's budget that is used up.
+            (Err(error), Some(request)) if is_of_a_budget(&error) => return self.inner.chat(request).await,
+            (served, _) => served?,
+        };
         let events = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
         Ok(ChatStream::served_by(served, events.fuse()))
     }
@@ -137,7 +143,7 @@ impl Drop for Flight {
 struct Driver {
     sender: watch::Sender<Progress>,
     flights: Arc<Flights>,
-    key: Key,
+    key: AnswerKey,
     flight: Weak<Flight>,
 }
 
@@ -221,6 +227,11 @@ impl Reader {
         }
         None
     }
+}
+
+/// Whether a call was not made because of the budget of whoever made it.
+fn is_of_a_budget(error: &Error) -> bool {
+    matches!(error.code(), "budget_exceeded" | "budget_unavailable")
 }
 
 /// Of a call that ended without a word: nobody but a panic or the end of the runtime stops one that is waited for.

@@ -88,6 +88,18 @@ pub(crate) fn exp(x: f32) -> f32 {
     power * f32::from_bits(exponent << 23)
 }
 
+/// The hyperbolic tangent of `x`, to within 3e-7.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+/// `x` bent so that it stays between `cap` and its negative: next to nothing where it is small.
+#[inline(always)]
+pub(crate) fn bend(x: f32, cap: f32) -> f32 {
+    cap * tanh(x / cap)
+}
+
 /// The sum of lanes, in pairs: a chain of four additions instead of sixteen.
 #[inline(always)]
 pub(crate) fn total(lanes: [f32; 16]) -> f32 {
@@ -146,6 +158,16 @@ mod tests {
             assert_eq!(sum(&row), length * (length + 1.0) / 2.0);
             assert_eq!(squares(&row, 1.0), (length - 1.0).max(0.0) * length * (2.0 * length - 1.0) / 6.0);
         }
+    }
+
+    #[test]
+    fn tanh_is_exact_enough() {
+        for step in -1000..=1000_i16 {
+            let x = f32::from(step) / 50.0;
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 3e-7, "{x}");
+        }
+        assert!(tanh(-1e9) == -1.0 && tanh(1e9) == 1.0 && tanh(f32::NAN).is_nan());
+        assert!((bend(1.0, 50.0) - 0.999_867).abs() < 2e-5 && bend(1e6, 50.0) == 50.0);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Answer {
             "abort" | "error" | "insufficient_system_resource" => return Err(broke_off()),
             _ => StopReason::Stop,
         };
-        let calls = mem::take(&mut self.calls).finish(stop == StopReason::Length)?;
+        let calls = mem::take(&mut self.calls).finish(stop == StopReason::Length, self.usage)?;
         // Not every server says that it ends for its calls.
         let stop = if stop == StopReason::Stop && !calls.is_empty() { StopReason::ToolCalls } else { stop };
         out.extend(calls.into_iter().map(ChatEvent::ToolCall));

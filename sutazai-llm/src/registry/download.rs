@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     catalogue::{Format, Role},
-    lock::Lock,
+    lock::Held,
     manifest::{ManifestFile, modified_ms},
     progress::{PullProgress, PullUpdate, Stage},
 };
@@ -52,7 +52,7 @@ pub(super) struct Wanted {
     pub(super) sha256: String,
     pub(super) progress: Arc<dyn PullProgress>,
     /// Held as long as anything may still write.
-    pub(super) _lock: Arc<Lock>,
+    pub(super) _held: Arc<Held>,
     /// Set when whoever wanted the file has gone.
     pub(super) cancel: CancellationToken,
 }
@@ -245,7 +245,7 @@ pub(super) fn remove(directory: &Path, name: &str) {
 }
 
 /// Runs what blocks where it may.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "a worker thread died").during("use models").because(error))
@@ -276,7 +276,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Writes a small file whole or not at all. Blocks.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
@@ -291,7 +291,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// What the system said, as an error of ours.
-pub(super) fn io_error(error: &io::Error, operation: &'static str, path: &Path) -> Error {
+pub(crate) fn io_error(error: &io::Error, operation: &'static str, path: &Path) -> Error {
     let (kind, message) = match error.kind() {
         io::ErrorKind::NotFound => (ErrorKind::NotFound, "there is no such file"),
         io::ErrorKind::PermissionDenied => (ErrorKind::Unavailable, "this user may not"),

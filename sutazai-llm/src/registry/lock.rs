@@ -1,4 +1,4 @@
-//! One process at a time changes a model's directory.
+//! One process at a time changes what belongs to a model, and one brings models under a quota.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -13,15 +13,28 @@ use super::download::{blocking, io_error};
 /// How often a lock that another process holds is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The right to change a model's directory, given back when dropped and by the system when the process dies.
+/// The right to change what a lock is for, given back when dropped and by the system when the process dies.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
+}
+
+/// The rights of a pull: to change a model, and to take room for it where that is bounded.
+#[derive(Debug)]
+pub(super) struct Held {
+    _model: Lock,
+    _room: Option<Lock>,
+}
+
+impl Held {
+    pub(super) fn new(model: Lock, room: Option<Lock>) -> Self {
+        Self { _model: model, _room: room }
+    }
 }
 
 impl Lock {
     /// Waits for the lock at `path`; `waiting` is called once if another holds it.
-    pub(super) async fn acquire(path: PathBuf, waiting: impl FnOnce()) -> Result<Self> {
+    pub(crate) async fn acquire(path: PathBuf, waiting: impl FnOnce()) -> Result<Self> {
         let mut waiting = Some(waiting);
         loop {
             let path = path.clone();

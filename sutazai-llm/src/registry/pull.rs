@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     catalogue::{KnownFile, KnownModel},
     download::{Failure, Wanted, blocking, remove, tidy},
-    lock::Lock,
+    lock::{Held, Lock},
     manifest::{Manifest, ManifestFile},
+    pin,
     progress::{PullProgress, PullUpdate, Stage},
     source::{Packages, Sources, UNREACHABLE},
     store::{ModelStore, check},
@@ -47,6 +48,9 @@ impl ModelStore {
     /// A file has its name only when all its bytes are there, durable and of the pinned digest; what is there already is not fetched again, and what
     /// was begun is resumed. Sources are tried in order. Where none can serve the code is `model_unreachable`, and the error says what was tried.
     /// Safe against other processes that pull the same model; dropping the future stops it, and the next pull goes on from there.
+    ///
+    /// A pinned model of another version than the known one stays as it is: code `model_pinned`. What would be beyond the
+    /// [quota](Self::with_quota) is not begun: code `models_quota_exceeded`. Under a quota models are brought one after the other.
     pub async fn pull(
         &self,
         names: &[String],
@@ -72,7 +76,17 @@ impl ModelStore {
             let (stage, total) = (Stage::Waiting, model.bytes());
             progress.update(&PullUpdate { model: model.name, file, stage, source: "", bytes: 0, total });
         };
-        let lock = Arc::new(Lock::acquire(self.lock_path(model), waiting).await?);
+        // Always in this order, and whoever changes a model alone takes the second only: nobody waits in a circle.
+        let room = match self.quota() {
+            Some(_) => Some(Lock::acquire(self.quota_lock_path(), waiting).await?),
+            None => None,
+        };
+        let held = Arc::new(Held::new(Lock::acquire(self.lock_path(model), waiting).await?, room));
+        {
+            let store = self.clone();
+            blocking(move || pin::may_replace(&store.pin_path(model), model).and_then(|()| store.has_room(model)))
+                .await??;
+        }
         let cancel = CancellationToken::new();
         let _stop_when_dropped = cancel.clone().drop_guard();
         let packages = Packages::new(sources.pip.clone(), &directory);
@@ -97,7 +111,7 @@ impl ModelStore {
                 bytes: file.bytes,
                 sha256: file.sha256.into(),
                 progress: progress.clone(),
-                _lock: lock.clone(),
+                _held: held.clone(),
                 cancel: cancel.clone(),
             });
             let known = manifest.file(file.role).cloned();

@@ -1,7 +1,7 @@
 //! The models directory: which models are there, where their files are, and removing them.
 
 use std::{
-    env, fs, io,
+    env, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,8 +13,8 @@ use sutazai_core::{Error, ErrorKind, Result};
 use super::{
     catalogue::{Catalogue, KnownFile, KnownModel, Role},
     download::{blocking, digest, io_error},
-    lock::Lock,
     manifest::{Look, Manifest, ManifestFile, modified_ms},
+    pin,
 };
 
 /// A directory of models: `NAME/FILE`, `:` in a name written as `-`, beside a `manifest.json` that says what was checked.
@@ -22,6 +22,7 @@ use super::{
 pub struct ModelStore {
     root: Arc<Path>,
     catalogue: Catalogue,
+    quota: Option<u64>,
 }
 
 /// A model whose files are all there.
@@ -49,8 +50,12 @@ pub struct ListedModel {
     /// What it is.
     #[serde(flatten)]
     pub model: &'static KnownModel,
+    /// Which version of it is known: the beginning of the digest of its weights.
+    pub version: &'static str,
     /// Whether it is there.
     pub state: ModelState,
+    /// Whether it is pinned: neither removed nor replaced.
+    pub pinned: bool,
     /// Bytes it takes on this disk, partial files included.
     pub disk_bytes: u64,
     /// Where it is, or would be.
@@ -76,7 +81,7 @@ pub enum ModelState {
 impl ModelStore {
     /// The store in `root`, with the models that come with every build. Touches nothing.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into(), catalogue: Catalogue::embedded() }
+        Self { root: root.into().into(), catalogue: Catalogue::embedded(), quota: None }
     }
 
     /// The store that the environment names: `SUTAZAI_MODELS_DIR`, else `sutazai/models` in the user's cache directory.
@@ -104,6 +109,21 @@ impl ModelStore {
         self
     }
 
+    /// The same directory, in which the models may take so many bytes and no more; without a bound by default.
+    ///
+    /// Nothing is ever removed to make room: a pull that would go beyond fails, and says which models could be removed.
+    #[must_use]
+    pub fn with_quota(mut self, bytes: Option<u64>) -> Self {
+        self.quota = bytes;
+        self
+    }
+
+    /// The bytes that the models may take, if that is bounded.
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        self.quota
+    }
+
     /// The directory.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -124,6 +144,15 @@ impl ModelStore {
 
     pub(super) fn lock_path(&self, model: &KnownModel) -> PathBuf {
         self.root.join(format!(".{}.lock", model.directory()))
+    }
+
+    /// No model's lock has this name.
+    pub(super) fn quota_lock_path(&self) -> PathBuf {
+        self.root.join(".quota")
+    }
+
+    pub(super) fn pin_path(&self, model: &KnownModel) -> PathBuf {
+        self.root.join(format!(".{}.pin", model.directory()))
     }
 
     /// The model of this name, if all its files are there with the right length and of the digests that are pinned now. Does not read them.
@@ -167,7 +196,8 @@ impl ModelStore {
                 (state(model, &manifest, &directory), sources)
             }
         };
-        ListedModel { model, state, disk_bytes: size(&directory), directory, sources }
+        let pinned = pin::is_there(&self.pin_path(model));
+        ListedModel { model, version: model.version(), state, pinned, disk_bytes: size(&directory), directory, sources }
     }
 
     /// Reads every file of a model and compares its digest; code `corrupt` if one differs.
@@ -185,24 +215,6 @@ impl ModelStore {
                 }
             }
             Ok(installed)
-        })
-        .await?
-    }
-
-    /// Removes a model and what was begun of it; the bytes that this frees. Code `model_not_found` if nothing of it is there.
-    pub async fn remove(&self, name: &str) -> Result<u64> {
-        let model = self.catalogue.find(name)?;
-        let directory = self.directory(model);
-        if !tokio::fs::try_exists(&directory).await.unwrap_or(false) {
-            return Err(absent(model));
-        }
-        let _lock = Lock::acquire(self.lock_path(model), || {}).await?;
-        blocking(move || {
-            let freed = size(&directory);
-            match fs::remove_dir_all(&directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&error, "remove", &directory)),
-                _ => Ok(freed),
-            }
         })
         .await?
     }
@@ -253,7 +265,7 @@ fn wrong_size(file: &ManifestFile, found: u64) -> String {
     format!("{} has {found} of {} bytes", file.name, file.bytes)
 }
 
-fn absent(model: &KnownModel) -> Error {
+pub(super) fn absent(model: &KnownModel) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("this model is not on disk; get it with `sutazai-server models pull {}`", model.name),
@@ -268,7 +280,8 @@ fn damaged(model: &KnownModel, what: String) -> Error {
     Error::new(ErrorKind::Corrupt, message).with_code("model_damaged").during("check model").about(model.name)
 }
 
-fn size(directory: &Path) -> u64 {
+/// The bytes of the files in a directory, without those in directories below it.
+pub(super) fn size(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
         .flatten()

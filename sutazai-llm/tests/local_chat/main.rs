@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test without libtest, which clippy does not know for one")]
 
+mod files;
+mod pieces;
 mod tiny;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use candle_core::quantized::gguf_file::Value;
@@ -22,11 +24,15 @@ use sutazai_core::{
     Error, ErrorKind,
     conformance::chat,
     model::{
-        ChatEvent, ChatModel, ChatModelExt, ChatRequest, Message, ModelCapabilities, ResponseFormat, Sampling,
-        StopReason,
+        ChatEvent, ChatModel, ChatModelExt, ChatRequest, ChatStream, Message, ModelCapabilities, ResponseFormat,
+        Sampling, StopReason,
     },
 };
 use sutazai_llm::{
+    gateway::{
+        Unobserved,
+        admission::{Admission, AdmissionConfig},
+    },
     local::{LocalChat, LocalChatConfig, Tokenizer},
     registry::{Catalogue, Format, KnownFile, KnownModel, ModelStore, Role, Sources},
 };
@@ -40,10 +46,12 @@ fn main() {
     let tiny = directory.path().join("tiny.gguf");
     Tiny::new().write(&tiny);
     let mut trials: Vec<Trial> = [
-        ("a_missing_file_is_not_found", missing as fn(&Path) -> BoxFuture<'_, Outcome>),
-        ("a_damaged_file_says_so", damaged),
-        ("another_kind_of_model_says_so", unsupported),
+        ("a_missing_file_is_not_found", files::missing as fn(&Path) -> BoxFuture<'_, Outcome>),
+        ("a_damaged_file_says_so", files::damaged),
+        ("another_kind_of_model_says_so", files::unsupported),
         ("more_waiters_than_allowed_are_refused", crowded),
+        ("whoever_leaves_frees_the_model", left),
+        ("whoever_leaves_frees_the_place_before_it", placed),
         ("an_idle_model_is_unloaded_and_comes_back", idle),
         ("an_impossible_schema_is_refused", impossible),
         ("threads_change_no_token", threads),
@@ -52,6 +60,8 @@ fn main() {
         ("the_context_is_the_limit", limit),
         ("it_reads_more_than_4096_tokens", beyond),
         ("a_store_gives_only_the_pinned_bytes", stored),
+        ("pieces_are_read_and_written", pieces::read_and_written),
+        ("pieces_without_what_they_need_are_damaged", pieces::spoilt),
     ]
     .into_iter()
     .map(|(name, case)| {
@@ -109,107 +119,6 @@ fn greedy(question: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest { sampling: Sampling::GREEDY, max_tokens: Some(max_tokens), ..ChatRequest::ask(question) }
 }
 
-/// The kind and code of the error with which a model on `path` answers.
-async fn refusal(path: &Path) -> (ErrorKind, &'static str) {
-    let error = local(path).complete(greedy("x", 4)).await.unwrap_err();
-    assert!(error.to_string().contains(&path.display().to_string()), "{error} does not name the file");
-    (error.kind(), error.code())
-}
-
-fn missing(tiny: &Path) -> BoxFuture<'_, Outcome> {
-    Box::pin(async {
-        let path = tiny.with_file_name("nowhere.gguf");
-        assert_eq!(refusal(&path).await, (ErrorKind::NotFound, "model_not_found"));
-        assert_eq!(local(&path).ready().await.unwrap_err().code(), "model_not_found");
-        local(tiny).ready().await?;
-        Ok(())
-    })
-}
-
-fn damaged(tiny: &Path) -> BoxFuture<'_, Outcome> {
-    Box::pin(async move {
-        let path = tiny.with_file_name("damaged.gguf");
-        let whole = std::fs::read(tiny)?;
-        let mut absurd = whole[..24].to_vec();
-        absurd[8..24].fill(0xff);
-        let zero_alignment = {
-            let mut model = Tiny::new();
-            model.header.push(("general.alignment", Value::U32(0)));
-            model.write(&path);
-            std::fs::read(&path)?
-        };
-        let files: [&[u8]; 7] =
-            [b"", b"not a model", &whole[..10], &whole[..2000], &whole[..whole.len() - 64], &absurd, &zero_alignment];
-        for bytes in files {
-            std::fs::write(&path, bytes)?;
-            assert_eq!(refusal(&path).await, (ErrorKind::Corrupt, "model_damaged"), "{} bytes", bytes.len());
-        }
-        let spoils: [fn(&mut Tiny); 7] = [
-            |model| model.set("llama.embedding_length", Value::U32(1 << 30)),
-            |model| model.set("llama.embedding_length", Value::U32(128)),
-            |model| model.set("llama.block_count", Value::U32(500)),
-            |model| model.set("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)),
-            |model| model.set("tokenizer.ggml.eos_token_id", Value::U32(9999)),
-            |model| model.set("tokenizer.ggml.token_type", Value::Array(Vec::new())),
-            |model| model.header.retain(|(key, _)| *key != "tokenizer.ggml.tokens"),
-        ];
-        for (index, spoil) in spoils.into_iter().enumerate() {
-            let mut model = Tiny::new();
-            spoil(&mut model);
-            model.write(&path);
-            assert_eq!(refusal(&path).await, (ErrorKind::Corrupt, "model_damaged"), "spoil {index}");
-        }
-        // Damage in a scale: a tensor of plain numbers, one of which is none.
-        for wrong in [f32::NAN, f32::INFINITY] {
-            let mut model = Tiny::new();
-            model.spoil("blk.1.ffn_down.weight", wrong);
-            model.write(&path);
-            assert_eq!(refusal(&path).await, (ErrorKind::Corrupt, "model_damaged"), "{wrong}");
-        }
-        Ok(())
-    })
-}
-
-/// A file whose first tensor called `name` has the type `kind`.
-fn retyped(whole: &[u8], name: &str, kind: u32) -> Vec<u8> {
-    let mut bytes = whole.to_vec();
-    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-    // After the name: the number of dimensions, two of them, the type.
-    bytes[at + name.len() + 20..][..4].copy_from_slice(&kind.to_le_bytes());
-    bytes
-}
-
-fn unsupported(tiny: &Path) -> BoxFuture<'_, Outcome> {
-    Box::pin(async move {
-        let path = tiny.with_file_name("unsupported.gguf");
-        let mut scaled = Tiny::new();
-        scaled.header.push(("llama.rope.scaling.type", Value::String("none".into())));
-        scaled.write(&path);
-        local(&path).complete(greedy("x", 2)).await?;
-        let others: [fn(&mut Tiny); 7] = [
-            |model| model.set("general.architecture", Value::String("qwen3".into())),
-            |model| model.set("tokenizer.ggml.model", Value::String("llama".into())),
-            |model| model.set("tokenizer.ggml.pre", Value::String("tekken".into())),
-            |model| model.set("tokenizer.chat_template", Value::String("{% if %}".into())),
-            |model| model.header.retain(|(key, _)| *key != "tokenizer.chat_template"),
-            |model| model.header.push(("llama.rope.scaling.type", Value::String("linear".into()))),
-            |model| model.tensors.push(("blk.0.attn_q.bias".into(), Tiny::ones())),
-        ];
-        for (index, other) in others.into_iter().enumerate() {
-            let mut model = Tiny::new();
-            other(&mut model);
-            model.write(&path);
-            assert_eq!(refusal(&path).await, (ErrorKind::Unsupported, "model_unsupported"), "case {index}");
-        }
-        let whole = std::fs::read(tiny)?;
-        for (kind, expected) in [(16, "model_unsupported"), (39, "model_unsupported"), (4000, "model_damaged")] {
-            std::fs::write(&path, retyped(&whole, "blk.0.attn_q.weight", kind))?;
-            assert_eq!(refusal(&path).await.1, expected, "type {kind}");
-        }
-        Ok(())
-    })
-}
-
 fn crowded(tiny: &Path) -> BoxFuture<'_, Outcome> {
     Box::pin(async move {
         let model = LocalChat::new(LocalChatConfig { sessions: 1, max_waiting: 1, ..config(tiny) });
@@ -221,6 +130,66 @@ fn crowded(tiny: &Path) -> BoxFuture<'_, Outcome> {
         assert_eq!((refused.kind(), refused.code()), (ErrorKind::Full, "queue_full"));
         assert!(refused.is_temporary() && refused.delay().is_some());
         drop(served?);
+        Ok(())
+    })
+}
+
+/// How soon a model must be free that nobody listens to any more.
+const FREE: Duration = Duration::from_millis(100);
+
+/// Begins an answer of a model at which nobody can wait, as soon as it is at nothing else.
+async fn begin(model: &LocalChat, request: &ChatRequest) -> Result<ChatStream, Error> {
+    loop {
+        match model.chat(request.clone()).await {
+            Err(error) if error.code() == "queue_full" => tokio::time::sleep(Duration::from_millis(1)).await,
+            begun => return begun,
+        }
+    }
+}
+
+fn left(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let model = LocalChat::new(LocalChatConfig { max_waiting: 0, ..config(tiny) });
+        begin(&model, &greedy("x", 1)).await?;
+        // One that is long to write, and one that is long to read: that is left between two chunks of the prompt.
+        for long in [greedy("x", 3000), greedy(&"z".repeat(4200), 1)] {
+            let began = Instant::now();
+            let events: Vec<_> = begin(&model, &long).await?.collect().await;
+            let whole = began.elapsed();
+            assert!(matches!(events.last(), Some(Ok(ChatEvent::Finish(_)))), "{:?}", events.last());
+            let mut soonest = Duration::MAX;
+            for _ in 0..3 {
+                let stays = async {
+                    let _answer = begin(&model, &long).await;
+                    std::future::pending::<()>().await;
+                };
+                assert!(tokio::time::timeout(whole / 4, stays).await.is_err());
+                let began = Instant::now();
+                let mut next = begin(&model, &greedy("y", 1)).await?;
+                soonest = soonest.min(began.elapsed());
+                assert!(next.next().await.is_some_and(|event| event.is_ok()));
+            }
+            // What takes no time cannot show whether it was stopped; and once of three times the machine has to be quick too.
+            assert!(whole < FREE * 2 || soonest < FREE, "free after {soonest:?}; all of it takes {whole:?}");
+        }
+        Ok(())
+    })
+}
+
+fn placed(tiny: &Path) -> BoxFuture<'_, Outcome> {
+    Box::pin(async move {
+        let admission = Admission::new("local", AdmissionConfig::default(), Arc::new(Unobserved))?;
+        let model = admission.chat(Arc::new(local(tiny)));
+        let mut answer = model.chat(greedy("x", 900)).await?;
+        assert!(answer.next().await.is_some_and(|event| event.is_ok()));
+        assert_eq!(admission.status().running, 1);
+        drop(answer);
+        assert_eq!(admission.status().running, 0);
+        // And before the answer begins.
+        let reading = greedy(&"z".repeat(4200), 1);
+        let _ = tokio::time::timeout(Duration::from_millis(5), model.chat(reading)).await;
+        assert_eq!((admission.status().waiting, admission.status().running), (0, 0));
+        model.complete(greedy("y", 1)).await?;
         Ok(())
     })
 }

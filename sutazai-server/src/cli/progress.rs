@@ -8,7 +8,10 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
-use sutazai_llm::registry::{PullProgress, PullUpdate, Stage};
+use sutazai_llm::{
+    bench::{BenchProgress, BenchStage, BenchUpdate},
+    registry::{PullProgress, PullUpdate, Stage},
+};
 
 /// A line that shows what a task does.
 pub(super) struct Spinner {
@@ -36,6 +39,19 @@ impl Spinner {
         let message =
             data["message"].as_str().map_or_else(|| kind.trim_start_matches("task.").to_owned(), str::to_owned);
         self.bar.set_message(format!("{}: {fraction}{message}", self.name));
+    }
+}
+
+impl BenchProgress for Spinner {
+    fn update(&self, update: &BenchUpdate<'_>) {
+        let what = match update.stage {
+            BenchStage::Loading => "loading",
+            BenchStage::Speed => "how fast it is",
+            BenchStage::Json => "whether it keeps to a schema",
+            BenchStage::Quality => "what it knows",
+            _ => "measuring",
+        };
+        self.bar.set_message(format!("{}: {what} {}/{}", update.model, update.done, update.total));
     }
 }
 

@@ -7,13 +7,13 @@ use sutazai_core::{
     Error, Result,
     engine::OrchestratorBuilder,
     model::{ChatModel, EmbeddingModel},
+    store::AnswerCache,
 };
 use sutazai_llm::{
     gateway::{
-        Gateway, GatewayObserver, StructuredConfig, TokenCounter,
+        Gateway, GatewayObserver, StructuredConfig, TokenCounter, Unobserved,
         admission::{Admission, AdmissionConfig},
         budget::Ledger,
-        cache::{MemoryAnswers, MemoryAnswersConfig},
     },
     local::{LocalChat, LocalChatConfig, LocalEmbedding},
     ollama::{Discovered, KeepAlive, OllamaChat, OllamaEmbedding},
@@ -48,23 +48,17 @@ pub(super) async fn models(
     settings: &Settings,
     ollama: Option<Discovered>,
     observer: Arc<dyn GatewayObserver>,
+    answers: Option<Arc<dyn AnswerCache>>,
     budget: Option<Arc<Ledger>>,
 ) -> Result<OrchestratorBuilder> {
     let mut gateway = Gateway::new(Arc::clone(&observer)).resilient().structured(StructuredConfig::default());
-    if settings.model_cache_mb > 0 {
-        let max_bytes = settings.model_cache_mb.saturating_mul(1 << 20);
-        gateway =
-            gateway.answers(Arc::new(MemoryAnswers::new(MemoryAnswersConfig { max_bytes, ..Default::default() })));
+    if let Some(answers) = answers {
+        gateway = gateway.answers(answers);
     }
     if let Some(ledger) = &budget {
         gateway = gateway.budget(Arc::clone(ledger));
     }
-    let mut behind = Behind { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
-    if let Some(ollama) = ollama {
-        behind.ollama(ollama).await?;
-    }
-    behind.local()?;
-    behind.openai().await?;
+    let behind = Behind::every(settings, observer, gateway, ollama).await?;
     let prices = &settings.budgets.config().prices;
     for stranger in prices.keys().filter(|name| !behind.chat.iter().any(|model| is(model, name))) {
         tracing::warn!("budgets: there is no model {stranger:?}, its price has no effect");
@@ -77,7 +71,30 @@ pub(super) async fn models(
     })
 }
 
-impl Behind<'_> {
+/// The chat models that these settings reach, each behind the admission of its backend and nothing else: who asks them sees what they do themselves.
+pub(super) async fn chat_models(settings: &Settings, ollama: Option<Discovered>) -> Result<Vec<Arc<dyn ChatModel>>> {
+    let observer: Arc<dyn GatewayObserver> = Arc::new(Unobserved);
+    let gateway = Gateway::new(Arc::clone(&observer));
+    Ok(Behind::every(settings, observer, gateway, ollama).await?.chat)
+}
+
+impl<'a> Behind<'a> {
+    /// All models there are. Nothing is loaded.
+    async fn every(
+        settings: &'a Settings,
+        observer: Arc<dyn GatewayObserver>,
+        gateway: Gateway,
+        ollama: Option<Discovered>,
+    ) -> Result<Self> {
+        let mut behind = Self { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
+        if let Some(ollama) = ollama {
+            behind.ollama(ollama).await?;
+        }
+        behind.local()?;
+        behind.openai().await?;
+        Ok(behind)
+    }
+
     fn admission(&self, backend: &str, change: impl FnOnce(&mut AdmissionConfig)) -> Result<Admission> {
         let settings = self.settings;
         let mut config = AdmissionConfig::default();
@@ -103,13 +120,14 @@ impl Behind<'_> {
         Ok(())
     }
 
-    /// What an Ollama holds, the model of the settings first.
+    /// What an Ollama holds, the model of the settings first if that is among it.
     async fn ollama(&mut self, ollama: Discovered) -> Result<()> {
         let settings = self.settings;
         let admission = self.admission("ollama", |config| config.settle = OLLAMA_SETTLES)?;
         let keep_alive = KeepAlive::For(Duration::from_secs(settings.ollama_keep_alive_s));
         let others = ollama.models.iter().filter(|tag| !tag.is(&settings.model_id)).map(|tag| tag.name.as_str());
-        let names: Vec<&str> = std::iter::once(settings.model_id.as_str()).chain(others).collect();
+        let first = ollama.holds(&settings.model_id).then_some(settings.model_id.as_str());
+        let names: Vec<&str> = first.into_iter().chain(others).collect();
         let connect = |name: &'_ str| {
             let (client, name) = (ollama.client.clone(), name.to_owned());
             async move { OllamaChat::connect(client, &name, Some(settings.ollama_context)).await }

@@ -65,6 +65,8 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
             _ if is_postgres(text) => Value(text.into()),
             _ => allowed("sqlite, or postgres://USER:PASSWORD@HOST/DATABASE"),
         },
+        Kind::Redis if is_redis(text) => Value(text.into()),
+        Kind::Redis => allowed("redis://USER:PASSWORD@HOST:PORT/NUMBER, or rediss:// for TLS"),
         Kind::Tenants => table::<Tenants>(text),
         Kind::Limits => table::<LimitTable>(text),
         Kind::Budgets => table::<Budgets>(text),
@@ -76,6 +78,12 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
 /// Whether this is an address of PostgreSQL in the form of libpq; others are refused by the driver, with what is wrong.
 fn is_postgres(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+}
+
+/// Whether this is an address of Redis; the rest of it is the driver's to read.
+fn is_redis(text: &str) -> bool {
+    let known = ["redis", "rediss", "valkey", "valkeys"];
+    reqwest::Url::parse(text).is_ok_and(|url| known.contains(&url.scheme()) && url.has_host())
 }
 
 /// A table stays text until the settings are read.
@@ -106,6 +114,9 @@ pub(super) fn check_theirs(kind: Kind, text: &str) -> Result<(), String> {
     match (kind, check(kind, text)) {
         (_, Checked::NotBuilt(part)) => Err(not_built(&part)),
         (Kind::Store, Checked::Allowed(_)) => Err("a URL that begins with postgres:// is what is understood".into()),
+        (Kind::Redis, Checked::Allowed(_)) => {
+            Err("a URL that begins with redis:// or rediss:// is what is understood".into())
+        }
         (Kind::Choice(_, [_, ..]), Checked::Allowed(_)) => Err(not_built(&text.to_lowercase())),
         _ => Ok(()),
     }
@@ -141,6 +152,13 @@ mod tests {
         for other in ["postgresql+asyncpg://u:p@h/d", "host=db user=x", "mysql://h/d", "postgres"] {
             assert!(matches!(check(Kind::Store, other), Checked::Allowed(_)), "{other}");
             assert!(check_theirs(Kind::Store, other).is_err(), "{other}");
+        }
+        for url in ["redis://h", "rediss://u:p@h:6380/2", "redis://:p@127.0.0.1/0", "valkey://h"] {
+            assert_eq!(check(Kind::Redis, url), Checked::Value(url.into()));
+        }
+        for other in ["h:6379", "http://h", "redis://", "redis+sentinel://h", "unix:///run/redis"] {
+            assert!(matches!(check(Kind::Redis, other), Checked::Allowed(_)), "{other}");
+            assert!(check_theirs(Kind::Redis, other).is_err(), "{other}");
         }
         assert_eq!(check(Kind::Choice(&["memory"], &["qdrant"]), "Qdrant"), Checked::NotBuilt("qdrant".into()));
         assert!(matches!(check(Kind::Filter, "loud"), Checked::Allowed(_)));

@@ -51,6 +51,8 @@ pub enum Kind {
     Choice(&'static [&'static str], &'static [&'static str]),
     /// The name of the embedded store, or the URL of a shared one; may hold a password.
     Store,
+    /// The URL of a Redis; may hold a password.
+    Redis,
     /// A table of tenants; JSON where it is one text.
     Tenants,
     /// A table of agents' limits; JSON where it is one text.
@@ -68,7 +70,7 @@ pub enum Kind {
 pub enum Group {
     /// All.
     Everywhere,
-    /// Those that run models: `serve`, `quickstart`, `ask`, `search`.
+    /// Those that run models: `serve`, `quickstart`, `ask`, `search`, `models`.
     Models,
     /// Those that read documents: `quickstart`, `ask`, `search`.
     Documents,
@@ -84,7 +86,7 @@ impl Group {
     pub fn fits(self, command: &str) -> bool {
         match self {
             Self::Everywhere => true,
-            Self::Models => matches!(command, "serve" | "quickstart" | "ask" | "search" | "config"),
+            Self::Models => matches!(command, "serve" | "quickstart" | "ask" | "search" | "models" | "config"),
             Self::Documents => matches!(command, "quickstart" | "ask" | "search" | "config"),
             Self::Serving => matches!(command, "serve" | "quickstart" | "config"),
             Self::Nowhere => false,
@@ -126,7 +128,7 @@ impl Key {
     /// Whether its value may hold a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Store | Kind::Secret | Kind::NotBuilt)
+        matches!(self.kind, Kind::Store | Kind::Redis | Kind::Secret | Kind::NotBuilt)
     }
 }
 
@@ -135,7 +137,8 @@ pub const PREFIX: &str = "SUTAZAI_";
 
 use Group::{Documents, Everywhere, Models, Nowhere, Serving};
 use Kind::{
-    Address, Budgets, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Secret, Store, Tenants, Text, Url,
+    Address, Budgets, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Redis, Secret, Store, Tenants, Text,
+    Url,
 };
 
 /// Every setting there is.
@@ -195,11 +198,15 @@ pub static KEYS: &[Key] = &[
     Key::new("model_parallel", Integer(1, 10_000), "1", Models, "Calls that a model server answers at a time; the model in this process answers 4 to 64").also("OLLAMA_NUM_PARALLEL"),
     Key::new("models_loaded", Integer(1, 1_000), "1", Models, "Models that a model server has in memory at a time").also("OLLAMA_MAX_LOADED_MODELS"),
     Key::new("model_memory_mb", Integer(0, 100_000_000), "0", Models, "Megabytes that a model server has for models; 0 is not bounded"),
+    Key::new("models_quota_mb", Integer(0, 100_000_000), "0", Models, "Megabytes that model files may take on the disk; 0 is not bounded"),
     Key::new("model_queue", Integer(1, 1_000_000), "1024", Models, "Calls that wait for a model server at most; more are refused"),
     Key::new("model_queue_ms", Integer(1, 86_400_000), "60000", Models, "How long a call waits for its turn at most"),
     Key::new("model_age_ms", Integer(1, 86_400_000), "30000", Models, "How long a call waits while calls of the model in memory go first"),
     Key::new("model_silence_ms", Integer(1, 86_400_000), "30000", Models, "How long a model may say nothing, beyond loading and reading the prompt"),
-    Key::new("model_cache_mb", Integer(0, 1_000_000), "64", Models, "Megabytes of answers that are kept for requests with temperature 0; 0 is none"),
+    Key::new("model_cache_mb", Integer(0, 1_000_000), "64", Models, "Megabytes of answers that are kept for requests with temperature 0; 0 is none, in Redis neither"),
+    Key::new("redis_url", Redis, "", Nowhere, "A Redis that keeps these answers for all servers, instead of each for itself").also("REDIS_URL"),
+    Key::new("redis_prefix", Text, "sutazai", Models, "What the names of keys in Redis begin with"),
+    Key::new("redis_timeout_ms", Integer(1, 60_000), "250", Models, "How long Redis may take to answer; then the model is asked"),
     Key::new("budgets", Budgets, "", Models, r#"What may be spent on models, such as {"task": {"tokens": 100000}, "agent": {"*": {"calls": 500}}, "tenant": {"NAME": {"cost": 2.5}}}"#),
     Key::new("model_fallbacks", List, "", Models, "Models that are asked in this order in place of one that fails, with commas between them"),
     Key::new("temperature", Number(0.0, 2.0), "", Models, "Sampling temperature of chats; 0 is greedy").also("TEMPERATURE"),
@@ -208,7 +215,6 @@ pub static KEYS: &[Key] = &[
     Key::new("docs_roots", List, "", Models, "Folders that documents may be read from, with commas between them; unset: any"),
     Key::new("docs", Path, "docs", Documents, "A file or folder of documents"),
 
-    Key::not_built("redis_url", "Redis, as a cache").also("REDIS_URL"),
     Key::not_built("neo4j_uri", "Neo4j, as a graph").also("NEO4J_URI"),
 ];
 

@@ -77,11 +77,15 @@ pub struct Settings {
     pub model_parallel: usize,
     pub models_loaded: usize,
     pub model_memory_mb: u64,
+    pub models_quota_mb: u64,
     pub model_queue: usize,
     pub model_queue_ms: u64,
     pub model_age_ms: u64,
     pub model_silence_ms: u64,
     pub model_cache_mb: u64,
+    pub redis_url: Option<SecretString>,
+    pub redis_prefix: String,
+    pub redis_timeout_ms: u64,
     #[serde(default)]
     pub budgets: Budgets,
     #[serde(default)]

@@ -50,8 +50,8 @@ pub(super) const CODES: &[Code] = &[
         "budget_exceeded",
         &[429],
         "Budget exceeded",
-        "The call may take more than is left of a budget; `detail` says whose, of what, how much and until when. Ask for less, come back after `Retry-After`, or \
-         have the limit raised.",
+        "The call may take more than is left of a budget; `detail` says whose, of what, how much and until when. Ask for less, come back after `Retry-After` \
+         if waiting helps, or have the limit raised.",
     ),
     code(
         "budget_unavailable",

@@ -25,10 +25,18 @@ use crate::metrics::{CONTENT_TYPE, QueueState};
 /// How long the store has to answer those who ask how the server is: they do not wait long themselves.
 const PROMPTLY: Duration = Duration::from_secs(3);
 
+/// The check of the server that keeps answers. The work goes on without it, only slower: it never makes this server unready.
+const ANSWER_CACHE: &str = "answer_cache";
+
 async fn promptly<T>(asked: impl Future<Output = Result<T>>) -> Result<T> {
+    within("the store", "store_timeout", asked).await
+}
+
+/// The same of something else.
+async fn within<T>(who: &str, code: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PROMPTLY, asked).await.unwrap_or_else(|_| {
-        let message = format!("the store did not answer within {} s", PROMPTLY.as_secs());
-        Err(Error::new(ErrorKind::Timeout, message).with_code("store_timeout"))
+        let message = format!("{who} did not answer within {} s", PROMPTLY.as_secs());
+        Err(Error::new(ErrorKind::Timeout, message).with_code(code))
     })
 }
 
@@ -88,9 +96,16 @@ impl From<Result<()>> for Check {
 }
 
 impl Readiness {
-    /// Of the server: the store answers and work is taken.
+    /// Of the server: the store answers and work is taken. Beside it, whether kept answers are there.
     async fn of_server(state: &AppState) -> Self {
-        Self::from_iter([("store", promptly(state.orchestrator().ping()).await.into())])
+        let store = async { Some(promptly(state.orchestrator().ping()).await) };
+        let answers = async {
+            let asked = state.answers()?.ready();
+            Some(within("the cache", "cache_timeout", asked).await)
+        };
+        let (store, answers) = tokio::join!(store, answers);
+        let checks = [("store", store), (ANSWER_CACHE, answers)];
+        checks.into_iter().filter_map(|(name, outcome)| Some((name, Check::from(outcome?)))).collect()
     }
 
     /// Of one agent: also its models are on disk.
@@ -130,8 +145,8 @@ impl Readiness {
 
 impl FromIterator<(&'static str, Check)> for Readiness {
     fn from_iter<I: IntoIterator<Item = (&'static str, Check)>>(checks: I) -> Self {
-        let checks = BTreeMap::from_iter(checks);
-        let ok = checks.values().all(|check: &Check| check.status == "ok");
+        let checks: BTreeMap<&'static str, Check> = BTreeMap::from_iter(checks);
+        let ok = checks.iter().all(|(name, check)| check.status == "ok" || *name == ANSWER_CACHE);
         Self { status: if ok { "ok" } else { "unavailable" }, checks }
     }
 }

@@ -170,7 +170,10 @@ impl From<Error> for Problem {
         };
         problem.0.faults = error.faults().to_vec();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            problem.0.retry_after = Some(error.delay().unwrap_or(Duration::from_secs(1)));
+            // A task's budget that is used up has no moment at which to come back.
+            let is_final = status == StatusCode::TOO_MANY_REQUESTS && error.kind() == ErrorKind::Conflict;
+            let soon = (!is_final).then_some(Duration::from_secs(1));
+            problem.0.retry_after = error.delay().or(soon);
         }
         if status.is_server_error() && !is_ending(&error) {
             problem.0.report = Some(error.report());
@@ -283,5 +286,16 @@ mod tests {
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let soon = Problem::from(Error::new(ErrorKind::Full, "full").with_code("queue_full")).respond("r-1");
+        assert_eq!(soon.headers()["retry-after"], "1");
+    }
+
+    #[test]
+    fn nobody_is_told_to_come_back_for_what_will_not_be_there() {
+        let beyond = || Error::new(ErrorKind::Conflict, "beyond a budget").with_code("budget_exceeded");
+        let never = Problem::from(beyond()).respond("r-1");
+        assert_eq!((never.status().as_u16(), never.headers().get("retry-after")), (429, None));
+        let tomorrow = Problem::from(beyond().retry_after(Duration::from_secs(3_600))).respond("r-1");
+        assert_eq!((tomorrow.status().as_u16(), &tomorrow.headers()["retry-after"]), (429, &"3600".parse().unwrap()));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use secrecy::SecretString;
-use sutazai_core::{Orchestrator, task::TaskRequest};
+use sutazai_core::{Orchestrator, store::AnswerCache, task::TaskRequest};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{keys::Keys, models::Loaded, problem::Problem};
@@ -61,6 +61,7 @@ struct Shared {
     keys: Keys,
     changes: TaskTracker,
     loaded: Loaded,
+    answers: OnceLock<Arc<dyn AnswerCache>>,
 }
 
 impl AppState {
@@ -79,7 +80,20 @@ impl AppState {
             keys: Keys::default(),
             changes: TaskTracker::new(),
             loaded: Loaded::default(),
+            answers: OnceLock::new(),
         }))
+    }
+
+    /// The same with a server of kept answers, whose state `/ready` tells too.
+    #[must_use]
+    pub fn with_answers(self, answers: Arc<dyn AnswerCache>) -> Self {
+        // Only the first is looked at.
+        let _ = self.0.answers.set(answers);
+        self
+    }
+
+    pub(super) fn answers(&self) -> Option<&Arc<dyn AnswerCache>> {
+        self.0.answers.get()
     }
 
     pub(super) fn orchestrator(&self) -> &Orchestrator {

@@ -1,9 +1,17 @@
 //! Agents, each one's own service, and what operators ask.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::{body::Body, http::Method};
 use serde_json::json;
+use sutazai_core::{
+    Error, ErrorKind, Result,
+    store::{AnswerCache, AnswerKey, CachedAnswer},
+};
+use sutazai_server::http::{Options, router};
 
-use crate::server::{events, server};
+use crate::server::{Server, events, server, state};
 
 #[tokio::test]
 async fn agents_describe_themselves() {
@@ -62,6 +70,44 @@ async fn an_agent_is_a_service_of_its_own() {
     server.post("/agents/nobody/v1/jobs", "{}").await.problem(404, "agent_not_found");
     for path in ["health", "ready", "metrics", "version"] {
         server.get(&format!("/agents/nobody/{path}")).await.problem(404, "agent_not_found");
+    }
+}
+
+/// Answers kept in a server that is away.
+struct Away;
+
+#[async_trait]
+impl AnswerCache for Away {
+    async fn ready(&self) -> Result<()> {
+        Err(Error::new(ErrorKind::Unavailable, "the cache does not answer").about("redis://cache:6379/0"))
+    }
+
+    async fn get(&self, _: &AnswerKey) -> Result<Option<Arc<CachedAnswer>>> {
+        Ok(None)
+    }
+
+    async fn put(&self, _: AnswerKey, _: CachedAnswer) -> Result<()> {
+        Ok(())
+    }
+
+    async fn invalidate(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_is_away_is_told_and_stops_nothing() {
+    let state = state(Options::default()).await.with_answers(Arc::new(Away));
+    let server = Server { router: router(state) };
+    let away = json!({"status": "unavailable", "detail": "redis://cache:6379/0: the cache does not answer"});
+    for path in ["/ready", "/agents/dev.echo/ready"] {
+        let ready = server.get(path).await.expect(200).json();
+        let store = json!({"status": "ok", "detail": null});
+        assert_eq!(ready, json!({"status": "ok", "checks": {"store": store, "answer_cache": away}}), "{path}");
     }
 }
 

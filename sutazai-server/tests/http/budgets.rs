@@ -7,8 +7,9 @@ use sutazai_core::{
     agent::agent_fn,
     clock::SystemClock,
     context::Context,
-    memory::{MemoryBudgetStore, ScriptedChat},
+    memory::{MemoryBudgetStore, MemoryTaskStore, ScriptedChat},
     model::ChatRequest,
+    store::TaskStore,
 };
 use sutazai_llm::gateway::{
     Unobserved,
@@ -21,11 +22,14 @@ use crate::{
     server::{Server, server_with},
 };
 
-/// A server with a model that these budgets are before, and agents that ask it: `asks`, and `delegates`, which lets `asks` ask twice and then asks itself.
+/// A server with a model that these budgets are before, and agents that ask it: `asks`; `delegates`, which lets `asks` ask twice and then asks itself; and
+/// `heads`, which lets `delegates` work and then asks itself.
 async fn server(model: &Arc<ScriptedChat>, limit: impl FnOnce(&mut BudgetConfig)) -> Server {
     let mut config = BudgetConfig::default();
     limit(&mut config);
-    let ledger = Ledger::start(Arc::new(MemoryBudgetStore::new()), None, config, Arc::new(SystemClock));
+    let tasks = Arc::new(MemoryTaskStore::new());
+    let families: Arc<dyn TaskStore> = tasks.clone();
+    let ledger = Ledger::start(Arc::new(MemoryBudgetStore::new()), Some(families), config, Arc::new(SystemClock));
     let budget = Budget::new(Arc::clone(model) as _, Arc::new(ledger), Arc::new(Unobserved));
     let asks = agent_fn("test.asks", |context: Context, (): ()| async move {
         context.chat(ChatRequest::ask("Your line?")).await?;
@@ -38,8 +42,13 @@ async fn server(model: &Arc<ScriptedChat>, limit: impl FnOnce(&mut BudgetConfig)
         context.chat(ChatRequest::ask("Your line?")).await?;
         Ok(())
     });
+    let heads = agent_fn("test.heads", |context: Context, (): ()| async move {
+        context.call::<_, ()>("test.delegates", &()).await?;
+        context.chat(ChatRequest::ask("Your line?")).await?;
+        Ok(())
+    });
     let change = |builder: sutazai_core::engine::OrchestratorBuilder| {
-        builder.chat_model(Arc::new(budget)).agent(asks).agent(delegates)
+        builder.shared_store(tasks).chat_model(Arc::new(budget)).agent(asks).agent(delegates).agent(heads)
     };
     server_with(Options::default(), change).await
 }
@@ -71,4 +80,26 @@ async fn a_task_spends_with_its_children_and_fails_at_the_end_of_its_budget() {
     assert!(task["error"]["message"].as_str().unwrap().contains(&format!("the budget of task {id}")), "{task}");
     let other = server.submit("test.asks", Value::Null).await;
     assert_eq!(server.finished(&other).await["state"], "completed");
+}
+
+#[tokio::test]
+async fn grandchildren_spend_what_the_first_of_the_family_may_spend() {
+    let model = Arc::new(ScriptedChat::new("actor").otherwise("To be."));
+    let server = server(&model, |config| config.task.calls = Some(3)).await;
+    let id = server.submit("test.heads", Value::Null).await;
+    let task = server.finished(&id).await;
+    assert_eq!((&task["state"], &task["error"]["code"]), (&json!("failed"), &json!("budget_exceeded")), "{task}");
+    assert!(task["error"]["message"].as_str().unwrap().contains(&format!("the budget of task {id}")), "{task}");
+    assert_eq!(model.requests().len(), 3, "two of its grandchildren and one of its child");
+}
+
+#[tokio::test]
+async fn what_is_more_than_a_day_has_is_not_to_be_asked_for_again_today() {
+    let model = Arc::new(ScriptedChat::new("actor").otherwise("To be."));
+    let server = server(&model, |config| config.other_tenants.tokens = Some(20)).await;
+    let answer = server.post("/v1/chat/completions", question(json!({"max_tokens": 500}))).await.expect(429);
+    let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=24 * 3_600).contains(&wait), "{wait}");
+    assert!(answer.text().contains("no call may take so much"), "{}", answer.text());
+    assert!(model.requests().is_empty());
 }

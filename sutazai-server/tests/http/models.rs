@@ -9,6 +9,7 @@ use sutazai_core::{
     memory::{HashedEmbedding, Script, ScriptedChat},
     model::{Caching, ResponseFormat, ToolCall},
 };
+use sutazai_llm::gateway::{Structured, StructuredConfig, Unobserved};
 use sutazai_server::http::Options;
 
 use crate::server::{Answer, Server, server_with};
@@ -317,6 +318,37 @@ async fn an_error_amid_a_stream_is_its_last_piece() {
     assert_eq!((lines.len(), lines.last().unwrap()), (3, &json!({"error": "the line is dead"})));
     let whole = server.post("/v1/chat/completions", question(json!({}))).await;
     assert_eq!(openai_error(whole, 503)["message"], "the line is dead");
+}
+
+/// A server whose one model answers so, and is asked once whether that has the form it should.
+async fn checking(script: impl Into<Script>) -> Server {
+    let model = Arc::new(ScriptedChat::new("actor").otherwise(script));
+    let config = StructuredConfig { repairs: 0, ..StructuredConfig::default() };
+    let checked = Arc::new(Structured::new(model, config, Arc::new(Unobserved)));
+    server_with(Options::default(), |builder| builder.chat_model(checked)).await
+}
+
+#[tokio::test]
+async fn an_answer_of_a_wrong_form_is_502_or_the_last_piece_of_its_stream() {
+    let server = checking("It is green.").await;
+    let ask = async |stream: bool| {
+        let form = json!({"type": "json_object"});
+        server.post("/v1/chat/completions", question(json!({"response_format": form, "stream": stream}))).await
+    };
+    assert_eq!(openai_error(ask(false).await, 502)["code"], "answer_invalid");
+    let data = data(&ask(true).await.expect(200));
+    let last: Value = serde_json::from_str(data.last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "answer_invalid");
+    assert!(!data.iter().any(|piece| piece.contains("green")), "{data:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_checked_shows_that_it_comes() {
+    let server = checking(Script::text("{\"grass\": \"green\"}").pausing(Duration::from_secs(25))).await;
+    let asked = question(json!({"response_format": {"type": "json_object"}, "stream": true}));
+    let sse = server.post("/v1/chat/completions", asked).await.expect(200);
+    assert!(sse.text().lines().filter(|line| line.starts_with(':')).count() >= 3, "{}", sse.text());
+    assert_eq!(data(&sse).last().map(String::as_str), Some("[DONE]"));
 }
 
 /// Time is the runtime's own here and jumps whenever everybody waits.

@@ -1,5 +1,5 @@
-//! What tests and benches share: a real PostgreSQL and a real Ollama of their own, a Python with packages, a proxy that makes the network fail, and
-//! one rule for what a machine lacks.
+//! What tests and benches share: a real PostgreSQL, a real Redis and a real Ollama of their own, a Python with packages, a proxy that makes the network
+//! fail, and one rule for what a machine lacks.
 //!
 //! Nothing here is a service of the machine: a server is a child of the test, listens on a free port of the loopback, keeps its data in
 //! a temporary directory, and ends with the test, however that ends. Calls block their thread for as long as they take; the proxy
@@ -18,6 +18,7 @@ mod ports;
 mod postgres;
 mod proxy;
 mod python;
+mod redis;
 mod trial;
 mod watch;
 
@@ -28,6 +29,7 @@ pub use ollama::Ollama;
 pub use postgres::{Postgres, PostgresConfig, Signal, TestDatabase};
 pub use proxy::Proxy;
 pub use python::python;
+pub use redis::Redis;
 pub use trial::{lacking, required, trial};
 pub use watch::Watch;
 

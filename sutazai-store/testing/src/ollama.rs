@@ -36,6 +36,7 @@ const SETTINGS: [(&str, &str); 4] = [
 /// A server on the loopback with a store of its own in a temporary directory, which is empty at first. It ends when dropped, and when the test's process
 /// ends in whatever way, together with what runs its models.
 pub struct Ollama {
+    program: PathBuf,
     port: u16,
     child: Option<Child>,
     watch: Watch,
@@ -60,11 +61,11 @@ impl Ollama {
         let made = tempfile::Builder::new().prefix("sutazai-ollama-").tempdir();
         let directory = made.map_err(|error| format!("a temporary directory: {error}"))?;
         let watch = Watch::over_group(directory.path());
-        let mut server = Self { port: 0, child: None, watch, directory };
+        let mut server = Self { program: program.to_owned(), port: 0, child: None, watch, directory };
         let began = Instant::now();
         loop {
             server.port = ports::free();
-            match server.launch(program) {
+            match server.launch() {
                 Ok(()) => return Ok(server),
                 // Somebody else was faster at the port.
                 Err(why) if why.contains("address already in use") && began.elapsed() < PATIENCE => {}
@@ -152,11 +153,30 @@ impl Ollama {
         twin
     }
 
+    /// Ends the server and what runs its models at once, as a crash does: nothing is finished, and nobody is told.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        signal("KILL", child.id());
+        child.wait().expect("it is our child");
+        self.watch.server(None);
+    }
+
+    /// Starts the server again, after [`kill`](Self::kill), on the same port and with the models that it held; returns when it answers.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let began = Instant::now();
+        while let Err(why) = self.launch() {
+            assert!(why.contains("address already in use") && began.elapsed() < PATIENCE, "{why}");
+            thread::sleep(PAUSE);
+        }
+    }
+
     /// Starts the process and waits until it answers.
-    fn launch(&mut self, program: &Path) -> Result<(), String> {
+    fn launch(&mut self) -> Result<(), String> {
+        let program = self.program.clone();
         let failed = |error: io::Error| format!("{}: {error}", program.display());
         let log = File::create(self.log_file()).map_err(failed)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OLLAMA_")) {
             command.env_remove(name);
         }

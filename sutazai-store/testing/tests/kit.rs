@@ -17,7 +17,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use sutazai_testing::{Installation, Ollama, Postgres, PostgresConfig, Proxy, Signal, trial};
+use sutazai_testing::{Installation, Ollama, Postgres, PostgresConfig, Proxy, Redis, Signal, trial};
 
 /// Makes this program the test that is killed.
 const VICTIM: &str = "SUTAZAI_TEST_KIT_VICTIM";
@@ -40,6 +40,12 @@ fn main() {
             Ok::<_, Failed>(())
         })
     };
+    let needs_redis = |name: &str, test: fn(&Path)| {
+        trial(name, Redis::find(), move |program| {
+            test(&program);
+            Ok::<_, Failed>(())
+        })
+    };
     let always = |name: &str, test: fn()| {
         Trial::test(name, move || {
             test();
@@ -52,7 +58,11 @@ fn main() {
         needs("databases_are_apart", databases_are_apart),
         needs("a_killed_test_takes_its_server_along", a_killed_test_takes_its_server_along),
         needs("a_cut_reaches_a_statement_under_way", a_cut_reaches_a_statement_under_way),
+        needs_redis("a_redis_has_its_data_again_and_leaves_nothing_behind", a_redis_has_its_data_again),
+        needs_redis("a_redis_that_does_not_start_says_why", a_redis_that_does_not_start_says_why),
+        needs_redis("a_killed_test_takes_its_redis_along", a_killed_test_takes_its_redis_along),
         needs_ollama("an_ollama_leaves_nothing_behind", an_ollama_leaves_nothing_behind),
+        needs_ollama("a_killed_ollama_starts_again", a_killed_ollama_starts_again),
         needs_ollama("a_killed_test_takes_its_ollama_along", a_killed_test_takes_its_ollama_along),
         always(
             "what_is_missing_is_ignored_or_fails_with_the_reason",
@@ -141,6 +151,11 @@ fn victim(server: &OsStr) {
     if server == "ollama" {
         let server = thread::spawn(|| Ollama::shared().unwrap()).join().unwrap();
         println!("{} {}", server.pid().unwrap(), server.models().display());
+    } else if server == "redis" {
+        let server = thread::spawn(|| Redis::shared().unwrap()).join().unwrap();
+        // One that died with the thread could not answer.
+        assert_eq!(said(server.address(), "PING"), "+PONG\r\n");
+        println!("{} {}", server.pid().unwrap(), server.data().display());
     } else {
         let server = thread::spawn(|| Postgres::shared().unwrap()).join().unwrap();
         // A server that died with the thread could not answer.
@@ -156,6 +171,10 @@ fn a_killed_test_takes_its_server_along(_: &Installation) {
 
 fn a_killed_test_takes_its_ollama_along(_: &Path) {
     kill_a_test_with("ollama");
+}
+
+fn a_killed_test_takes_its_redis_along(_: &Path) {
+    kill_a_test_with("redis");
 }
 
 fn kill_a_test_with(server: &str) {
@@ -179,6 +198,50 @@ fn an_ollama_leaves_nothing_behind(program: &Path) {
     drop(server);
     assert!(!runs(&pid) && !models.parent().unwrap().exists());
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// What a Redis answers to a command, in its own form.
+fn said(address: SocketAddr, command: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn a_redis_has_its_data_again(program: &Path) {
+    let mut server = Redis::start_with(program, &[("maxmemory", "64mb")]).unwrap();
+    let (first, address, data) = (server.pid().unwrap().to_string(), server.address(), server.data());
+    assert_eq!(server.url(), format!("redis://{address}/0"));
+    assert_eq!(said(address, "SET kept here"), "+OK\r\n");
+    assert!(said(address, "CONFIG GET maxmemory").contains(&(64 << 20).to_string()));
+    server.kill();
+    assert!(server.pid().is_none() && !runs(&first));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    server.kill();
+    server.start_again();
+    assert_eq!((server.address(), said(address, "GET kept")), (address, "$4\r\nhere\r\n".to_owned()));
+    let second = server.pid().unwrap().to_string();
+    drop(server);
+    assert!(!runs(&second) && !data.parent().unwrap().exists());
+}
+
+fn a_redis_that_does_not_start_says_why(program: &Path) {
+    let refused = Redis::start_with(program, &[("no-such-setting", "1")]).err().unwrap();
+    assert!(refused.contains("no-such-setting"), "{refused}");
+}
+
+fn a_killed_ollama_starts_again(program: &Path) {
+    let mut server = Ollama::start_with(program).unwrap();
+    let (pid, address) = (server.pid().unwrap().to_string(), server.address());
+    server.kill();
+    assert!(!runs(&pid) && server.pid().is_none());
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    server.kill();
+    server.start_again();
+    assert!(server.address() == address && server.pid().is_some());
+    assert!(server.copy_model("nobody", "somebody").unwrap_err().contains("404"));
 }
 
 fn runs(pid: &str) -> bool {

@@ -62,3 +62,26 @@ pub(crate) fn the_budget_of_a_stored_task_stays(server: &Postgres) {
         assert_eq!(taken.iter().map(|taken| taken.tokens).collect::<Vec<_>>(), [7, 0]);
     });
 }
+
+pub(crate) fn what_is_forgotten_is_found_behind_what_stays(server: &Postgres) {
+    let database = server.database();
+    block_on(async {
+        let store = open(&database).await;
+        let steps: Vec<_> = (0..600).map(|_| created()).collect();
+        let kept: Vec<_> = steps.iter().map(|step| draw(Account::Task(step.task.id), 7)).collect();
+        store.write(&steps.into_iter().map(insert).collect::<Vec<_>>()).await.unwrap();
+        let day = Day::of(NOW);
+        let odd = |n: usize| draw(Account::Agent { name: format!("a\0{n}").into(), day }, 7);
+        let gone: Vec<_> = (0..600).map(odd).collect();
+        store.draw(&kept, day).await.unwrap();
+        store.draw(&gone, day.plus(1)).await.unwrap();
+        store.draw(&gone[..1], day.plus(2)).await.unwrap();
+        for forgotten in [599, 0] {
+            assert_eq!(store.forget(day.plus(2)).await.unwrap(), forgotten);
+        }
+        let accounts = |draws: &[Draw]| draws.iter().map(|draw| draw.account.clone()).collect::<Vec<_>>();
+        assert!(store.taken(&accounts(&kept)).await.unwrap().iter().all(|taken| taken.tokens == 7));
+        let taken = store.taken(&accounts(&gone)).await.unwrap();
+        assert_eq!(taken.iter().map(|taken| taken.tokens).sum::<u64>(), 14);
+    });
+}

@@ -78,6 +78,7 @@ fn main() {
     test("processes_share_a_budget", budget::processes_share_a_budget);
     test("what_was_drawn_is_there_after_a_crash", budget::what_was_drawn_is_there_after_a_crash);
     test("the_budget_of_a_stored_task_stays", budget::the_budget_of_a_stored_task_stays);
+    test("what_is_forgotten_is_found_behind_what_stays", budget::what_is_forgotten_is_found_behind_what_stays);
     test("a_backup_goes_on_in_another_cluster", restore::a_backup_goes_on_in_another_cluster);
     test("a_database_that_only_reads_is_tried_again", restore::a_database_that_only_reads_is_tried_again);
     test("lists_take_no_connection_from_leases_and_writes", share::lists_take_no_connection_from_leases_and_writes);

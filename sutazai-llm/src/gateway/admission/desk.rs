@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle, time::Instant};
 
 use super::{
     config::AdmissionConfig,
-    estimate::{ANSWER, Mean, loading},
+    estimate::{ANSWER, Mean, Reading, loading},
     permit::Permit,
     policy::{Action, Limits, ModelView, Moment, Residence, View, Waiting, decide},
 };
@@ -62,8 +62,8 @@ struct Model {
     resident: Resident,
     load: Mean,
     service: Mean,
-    /// Seconds from the beginning of a call to its first piece, by bytes of the prompt.
-    prefill: Mean,
+    /// From the beginning of a call to its first piece.
+    prefill: Reading,
 }
 
 /// Someone who waits; stands at the same place as its [`Waiting`].
@@ -118,7 +118,7 @@ impl Shared {
             return place;
         }
         let memory = resident.info().memory.unwrap_or(0);
-        let model = Model { resident, load: Mean::default(), service: Mean::default(), prefill: Mean::default() };
+        let model = Model { resident, load: Mean::default(), service: Mean::default(), prefill: Reading::default() };
         desk.views.push(ModelView { load: loading(memory), service: ANSWER, memory, ..ModelView::default() });
         desk.models.push(model);
         desk.models.len() - 1
@@ -237,17 +237,18 @@ impl Shared {
             self.observer.unloaded(desk.models[model].resident.info());
         }
         desk.views[model].residence = Residence::Loading;
-        let coming = desk.models[model].resident.clone();
+        let (coming, silence) = (desk.models[model].resident.clone(), self.config.silence);
         let loading = Loading { shared: Arc::clone(self), model, took: None };
         async move {
             let mut loading = loading; // the whole of it, and not the field that is set
             for resident in leaving {
-                if let Err(error) = resident.unload().await {
+                let unloaded = tokio::time::timeout(silence, resident.unload()).await;
+                if let Err(error) = unloaded.unwrap_or_else(|_| Err(silent(silence))) {
                     tracing::warn!(model = resident.info().name, error = %error.report(), "a model could not be unloaded");
                 }
             }
             let began = Instant::now();
-            match coming.load().await {
+            match loading.shared.load_at(model).await {
                 Ok(()) => loading.took = Some(began.elapsed()),
                 // Whoever waits for it meets the fault itself and is told.
                 Err(error) => {
@@ -261,22 +262,35 @@ impl Shared {
     pub(super) fn first_within(&self, place: usize, bytes: u64) -> Duration {
         let desk = self.desk();
         let (model, view) = (&desk.models[place], &desk.views[place]);
-        let a_byte = model.prefill.or(Duration::ZERO).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let prefill = Duration::try_from_secs_f64(a_byte * bytes as f64).unwrap_or_default();
         // A backend that loads when it is first asked does so now.
         let is_new = matches!(view.residence, Residence::In(since) if view.used <= since);
         let load = if is_new { view.load } else { Duration::ZERO };
-        self.config.silence + prefill + load
+        self.config.silence.saturating_add(model.prefill.of(bytes)).saturating_add(load)
+    }
+
+    /// How long loading the model at `place` may take: it is not measured alike on every day, and to give it up loses what was read.
+    fn loaded_within(&self, place: usize) -> Duration {
+        self.config.silence.saturating_add(self.desk().views[place].load * 4)
+    }
+
+    /// Loads the model at `place`, in bounded time.
+    pub(super) async fn load_at(&self, place: usize) -> Result<()> {
+        let limit = self.loaded_within(place);
+        let resident = self.desk().models[place].resident.clone();
+        tokio::time::timeout(limit, resident.load()).await.unwrap_or_else(|_| Err(silent(limit)))
     }
 
     /// The first piece of an answer has come.
     pub(super) fn first_piece(&self, place: usize, bytes: u64, took: Duration) {
         let mut desk = self.desk();
         let model = &mut desk.models[place];
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        model.prefill.add(took.as_secs_f64() / bytes.max(1) as f64);
+        model.prefill.add(bytes, took);
         self.observer.first_piece(&model.resident.info().name, took);
+    }
+
+    /// Texts of so many bytes have been embedded.
+    pub(super) fn embedded(&self, place: usize, bytes: u64, took: Duration) {
+        self.desk().models[place].prefill.add(bytes, took);
     }
 
     /// A permit comes back; `answered` says whether the answer ended as it should.
@@ -382,6 +396,12 @@ impl Drop for Loading {
 
 fn full(message: String) -> Error {
     Error::new(ErrorKind::Full, message).with_code("queue_full").retry_after(Duration::from_secs(1))
+}
+
+/// The error of a model that has said nothing for so long.
+pub(super) fn silent(waited: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the model has said nothing for {} s", waited.as_secs()))
+        .with_code("model_timeout")
 }
 
 pub(super) fn late() -> Error {

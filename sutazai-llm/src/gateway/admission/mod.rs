@@ -22,7 +22,7 @@ use sutazai_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use self::desk::{Resident, Shared, late};
+use self::desk::{Resident, Shared, late, silent};
 pub use self::{config::AdmissionConfig, permit::Permit};
 use super::observer::GatewayObserver;
 
@@ -129,7 +129,7 @@ impl ChatModel for Admitted<dyn ChatModel> {
 
     async fn load(&self) -> Result<()> {
         let permit = self.shared.enter(self.place, &Caller::default()).await.map_err(|error| self.during(error))?;
-        let loaded = self.model.load().await;
+        let loaded = self.shared.load_at(self.place).await;
         permit.failed(); // no answer to measure
         loaded
     }
@@ -160,15 +160,20 @@ impl EmbeddingModel for Admitted<dyn EmbeddingModel> {
             return self.model.embed(texts).await;
         }
         let permit = self.shared.enter(self.place, &Caller::default()).await.map_err(|error| self.during(error))?;
-        match self.model.embed(texts).await {
-            Ok(embeddings) => {
+        let (began, bytes) = (Instant::now(), texts.iter().map(|text| text.len() as u64).sum());
+        let limit = self.shared.first_within(self.place, bytes);
+        match timeout(limit, self.model.embed(texts)).await {
+            Ok(Ok(embeddings)) => {
+                self.shared.embedded(self.place, bytes, began.elapsed());
                 permit.answered();
                 Ok(embeddings)
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 permit.failed();
                 Err(error)
             }
+            // Whether it has stopped is not known: its place is kept a while.
+            Err(_) => Err(silent(limit).during("embed with").about(&self.info().name)),
         }
     }
 }
@@ -195,8 +200,7 @@ impl Patience {
         if self.ends.is_some_and(|ends| ends <= Instant::now()) {
             return late();
         }
-        let message = format!("the model has said nothing for {} s", waited.as_secs());
-        Error::new(ErrorKind::Timeout, message).with_code("model_timeout")
+        silent(waited)
     }
 }
 

@@ -204,6 +204,90 @@ async fn silence_and_deadlines_end_a_call() {
     assert_eq!(error.code(), "model_timeout");
 }
 
+/// A backend that takes whatever it is asked and never says anything.
+struct Hung(ModelInfo);
+
+#[async_trait]
+impl ChatModel for Hung {
+    fn info(&self) -> &ModelInfo {
+        &self.0
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn chat(&self, _request: ChatRequest) -> Result<ChatStream> {
+        std::future::pending().await
+    }
+
+    async fn load(&self) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl EmbeddingModel for Hung {
+    fn info(&self) -> &ModelInfo {
+        &self.0
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn embed(&self, _texts: &[String]) -> Result<Embeddings> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_at_a_load_or_at_embedding_holds_no_place_for_ever() {
+    let admission = Admission::new("test", AdmissionConfig::default(), Arc::new(Unobserved)).unwrap();
+    let hung = |name: &str| {
+        let capabilities = ModelCapabilities { chat: true, embedding: true, ..ModelCapabilities::NONE };
+        Arc::new(Hung(ModelInfo { capabilities, ..ModelInfo::new(name, "test", 100) }))
+    };
+    let (embedding, chat) = (admission.embedding(hung("a")), admission.chat(hung("b")));
+    let texts = ["word ".repeat(100)];
+    let error = embedding.embed(&texts).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Timeout, "model_timeout"));
+    for _ in 0..2 {
+        assert_eq!(chat.load().await.unwrap_err().code(), "model_timeout");
+        assert_eq!(chat.chat(ask()).await.err().unwrap().code(), "model_timeout");
+    }
+    sleep(AdmissionConfig::default().settle + Duration::from_millis(1)).await;
+    let status = admission.status();
+    assert_eq!((status.waiting, status.running), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_of_a_call_that_was_left_is_kept_until_the_backend_has_stopped() {
+    let config = AdmissionConfig { settle: Duration::from_millis(500), ..AdmissionConfig::default() };
+    let world = world(1, config);
+    world.models[0].complete(ask()).await.unwrap();
+    for before in [0, 10] {
+        world.fakes[0].manner.lock().unwrap().before = Duration::from_secs(before);
+        // With the answer that has begun, or with the call that waits for it.
+        let begun = timeout(Duration::from_secs(1), world.models[0].chat(ask())).await;
+        assert_eq!(begun.is_ok(), before == 0);
+        drop(begun);
+        let next = tokio::spawn({
+            let model = Arc::clone(&world.models[0]);
+            async move { model.chat(ask()).await.map(drop) }
+        });
+        sleep(Duration::from_millis(499)).await;
+        let status = world.admission.status();
+        assert_eq!((status.waiting, status.running), (1, 1));
+        world.fakes[0].manner.lock().unwrap().before = Duration::ZERO;
+        sleep(Duration::from_millis(2)).await;
+        assert_eq!(world.admission.status().waiting, 0, "its turn has come");
+        next.await.unwrap().unwrap();
+        sleep(Duration::from_millis(501)).await;
+        world.at_rest();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn urgent_requests_go_first() {
     let world = world(1, AdmissionConfig::default());

@@ -10,7 +10,7 @@ use std::{
 use futures_core::Stream;
 use futures_util::StreamExt;
 use sutazai_core::{
-    Result,
+    Error, ErrorKind, Result,
     clock::Clock,
     model::{ChatEvent, ChatStream, Usage},
     store::Amounts,
@@ -21,10 +21,14 @@ use super::{
     ledger::Hold,
     need::{Need, count, millis},
 };
-use crate::gateway::{admission::estimate::Mean, fit::spoken};
+use crate::{
+    gateway::{admission::estimate::Mean, fit::spoken},
+    spent,
+};
 
 /// What a call has taken. Dropped before the call has ended, what was seen of it counts.
 pub(super) struct Bill {
+    /// What is reserved for it; nothing where nothing is limited, and then its time is measured and all else is nobody's concern.
     hold: Option<Hold>,
     need: Need,
     price: Price,
@@ -37,13 +41,22 @@ pub(super) struct Bill {
 }
 
 impl Bill {
-    pub(super) fn new(hold: Hold, need: Need, price: Price, clock: &Arc<dyn Clock>, pace: &Arc<Mutex<Mean>>) -> Self {
+    pub(super) fn new(
+        hold: Option<Hold>,
+        need: Need,
+        price: Price,
+        clock: &Arc<dyn Clock>,
+        pace: &Arc<Mutex<Mean>>,
+    ) -> Self {
         let (began, clock) = (clock.elapsed(), Arc::clone(clock));
-        Self { hold: Some(hold), need, price, clock, began, pace: Arc::clone(pace), seen: None }
+        Self { hold, need, price, clock, began, pace: Arc::clone(pace), seen: None }
     }
 
     /// Counts a piece of the answer.
     fn see(&mut self, event: &ChatEvent) {
+        if self.hold.is_none() {
+            return;
+        }
         let bytes = match event {
             ChatEvent::Text(piece) | ChatEvent::Thinking(piece) => piece.len(),
             ChatEvent::ToolCall(call) => call.name.len() + call.arguments.to_string().len(),
@@ -52,19 +65,24 @@ impl Bill {
         self.seen = Some(self.seen.unwrap_or_default().saturating_add(bytes));
     }
 
-    /// The answer has ended, and this is what the backend says that it took.
+    /// The answer has ended, and this is what the backend says that it took. Where it says nothing of one part, that part is estimated.
     fn finish(mut self, usage: Usage) {
         let took = self.took();
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).add(took.as_secs_f64());
-        let (prompt, completion) = match usage {
-            // Some backends do not say.
-            Usage { prompt_tokens: 0, completion_tokens: 0 } => {
-                self.seen = self.seen.or(Some(0));
-                self.tokens_seen()
-            }
-            Usage { prompt_tokens, completion_tokens } => (prompt_tokens.into(), completion_tokens.into()),
-        };
+        let or = |said: u32, estimate: u64| if said == 0 { estimate } else { said.into() };
+        let prompt = or(usage.prompt_tokens, self.need.prompt);
+        let completion = or(usage.completion_tokens, count(spoken(self.seen.unwrap_or_default())));
         self.settle(prompt, completion);
+    }
+
+    /// The answer has ended in an error, or never began. Where the backend had said what it took, that counts, else what was seen of it; a call that no
+    /// model has taken was never made, and costs nothing.
+    pub(super) fn failed(mut self, error: &Error) {
+        if let Some(usage) = spent::of(error) {
+            self.finish(usage);
+        } else if self.seen.is_none() && was_not_made(error) {
+            drop(self.hold.take());
+        }
     }
 
     fn took(&self) -> Duration {
@@ -94,6 +112,13 @@ impl Drop for Bill {
     }
 }
 
+/// Whether a call that failed so before its answer began was refused, by whoever stands before the model or by the model itself. Whoever ran out of time or
+/// broke down may have been at work on it.
+fn was_not_made(error: &Error) -> bool {
+    use ErrorKind::{Full, Invalid, NotFound, Unavailable, Unsupported};
+    matches!(error.kind(), Full | Invalid | NotFound | Unavailable | Unsupported) || error.code() == "out_of_memory"
+}
+
 /// An answer that is on a bill until it ends.
 pub(super) struct Billed {
     events: ChatStream,
@@ -120,7 +145,12 @@ impl Stream for Billed {
             }
             (Some(Ok(piece)), Some(bill)) => bill.see(piece),
             (Some(Ok(_)), None) => {}
-            (Some(Err(_)) | None, bill) => drop(bill.take()),
+            (Some(Err(error)), bill) => {
+                if let Some(bill) = bill.take() {
+                    bill.failed(error);
+                }
+            }
+            (None, bill) => drop(bill.take()),
         }
         Poll::Ready(event)
     }

@@ -10,10 +10,13 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// For so long nothing more is drawn ahead after there was nothing.
 const DRY: Duration = Duration::from_secs(10);
 
+/// A block that nobody has used for so long goes back.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// One part of so many of a limit is drawn at a time, if that is enough for a few calls.
 const PARTS: u64 = 64;
 
-/// Never more than one part of so many, unless a call takes more.
+/// Never more than one part of so many is drawn ahead, however much a call takes.
 const LARGEST: u64 = 8;
 
 /// Calls that a block should be enough for.
@@ -31,6 +34,8 @@ pub(super) struct Shortage {
     pub(super) limit: u64,
     /// Calls under way hold enough, and may give it back.
     pub(super) held: bool,
+    /// Calls of this process have not spent what is missing: others have drawn it, and may give it back.
+    pub(super) elsewhere: bool,
 }
 
 /// What was drawn from an account, and what has become of it.
@@ -45,8 +50,8 @@ pub(super) struct Block {
     pub(super) spent: Amounts,
     /// Calls under way.
     pub(super) calls: usize,
-    /// When it was last used.
-    pub(super) used: Duration,
+    /// When a call was last made or over.
+    used: Duration,
     /// What the last call wanted.
     usual: Amounts,
     /// What was left in the store, and as of when.
@@ -67,10 +72,18 @@ impl Block {
         }
     }
 
-    /// What of a need is this account's concern. How long a call takes is a guess, and not to keep a call from being made that nothing else speaks against.
+    /// The block of the next day's account, of which nothing is drawn yet.
+    pub(super) fn of_next_day(&self, now: Duration) -> Self {
+        Self { usual: self.usual, ..Self::new(self.limits, now) }
+    }
+
+    /// What of a need is this account's concern. How long a call takes is a guess, and no more than a small part of the limit is reserved for one: it is not
+    /// to keep a call from being made that nothing else speaks against. Where there is any time left, it may be made.
     pub(super) fn part(&self, need: Amounts) -> Amounts {
         let mut part = self.limits.of_limited(need);
-        part.millis = part.millis.min(self.limits.millis.unwrap_or(0));
+        if let Some(limit) = self.limits.millis {
+            part.millis = part.millis.min(limit / PARTS).max(1);
+        }
         part
     }
 
@@ -95,7 +108,8 @@ impl Block {
     pub(super) fn is_low(&self, now: Duration) -> bool {
         let (free, size) = (self.free(), self.size());
         Measure::ALL.into_iter().any(|measure| {
-            let enough = (size.of(measure) / 4).max(self.usual.of(measure));
+            let limit = self.limits.of(measure).unwrap_or(0);
+            let enough = (size.of(measure) / 4).max(self.usual.of(measure).min(limit / LARGEST));
             free.of(measure) < enough && !self.is_dry(measure, now)
         })
     }
@@ -112,13 +126,31 @@ impl Block {
         self.used = now;
     }
 
-    /// How much is drawn at a time.
+    /// How much is drawn ahead.
     fn size(&self) -> Amounts {
         Amounts::by(|measure| {
-            let Some(limit) = self.limits.of(measure) else { return 0 };
-            let usual = self.usual.of(measure);
-            (limit / PARTS).max(usual.saturating_mul(CALLS)).min(limit / LARGEST).max(usual)
+            let limit = self.limits.of(measure).unwrap_or(0);
+            (limit / PARTS).max(self.usual.of(measure).saturating_mul(CALLS)).min(limit / LARGEST)
         })
+    }
+
+    /// What of it should go back while it is in use: of what is free twice what is drawn ahead, all beyond that once.
+    pub(super) fn surplus(&self) -> Amounts {
+        let (free, size) = (self.free(), self.size());
+        Amounts::by(|measure| {
+            let (free, size) = (free.of(measure), size.of(measure));
+            if free > size.saturating_mul(2) { free - size } else { 0 }
+        })
+    }
+
+    /// Whether it holds more than it should, or owes something.
+    pub(super) fn is_uneven(&self) -> bool {
+        !self.surplus().is_zero() || !self.debt().is_zero()
+    }
+
+    /// Whether nobody has used it for long.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        self.calls == 0 && now.saturating_sub(self.used) >= IDLE
     }
 
     /// What to draw so that these are served and a block is left after them.
@@ -139,6 +171,18 @@ impl Block {
         self.left = Some((left, now));
     }
 
+    /// So much of it goes back.
+    pub(super) fn give_back(&mut self, unused: Amounts) {
+        self.drawn = self.drawn.minus(unused);
+        self.left = self.left.map(|(left, at)| (left.plus(unused), at));
+    }
+
+    /// So much of its debt is written down.
+    pub(super) fn paid(&mut self, debt: Amounts) {
+        self.drawn = self.drawn.plus(debt);
+        self.left = self.left.map(|(left, at)| (left.minus(debt), at));
+    }
+
     /// Why a call cannot be made, if that is known: it takes more than there is at all, or than was left a moment ago.
     pub(super) fn shortage(&self, part: Amounts, now: Duration) -> Option<Shortage> {
         let believed = self.left.filter(|(_, at)| now.saturating_sub(*at) < BELIEVED);
@@ -153,7 +197,8 @@ impl Block {
             let left = self.free().of(measure).saturating_add(stored).saturating_sub(owed.of(measure));
             let left = left.min(limit.saturating_sub(self.reserved.plus(self.spent).of(measure)));
             let held = asked <= limit && without_others.of(measure) <= stored;
-            Some(Shortage { measure, asked, left, limit, held })
+            let elsewhere = self.spent.plus(part).of(measure) <= limit;
+            Some(Shortage { measure, asked, left, limit, held, elsewhere })
         })
     }
 
@@ -176,11 +221,42 @@ mod tests {
     #[test]
     fn a_block_is_a_part_of_the_limit_or_enough_for_a_few_calls() {
         let mut block = Block::new(LIMITS, Duration::ZERO);
-        for (usual, size) in [(0, 100), (10, 100), (50, 200), (300, 800), (900, 900), (6_400, 6_400)] {
+        for (usual, size) in [(0, 100), (10, 100), (50, 200), (300, 800), (900, 800), (6_400, 800)] {
             block.usual = tokens(usual);
             assert_eq!(block.size().tokens, size, "{usual}");
         }
         assert_eq!((block.size().calls, block.size().millis), (0, 1));
+    }
+
+    #[test]
+    fn of_a_large_call_no_more_than_a_part_is_drawn_ahead() {
+        let mut block = Block::new(LIMITS, Duration::ZERO);
+        block.take(tokens(3_300), Drawn::Granted(tokens(3_300)), Duration::ZERO);
+        block.reserve(tokens(3_200), Duration::ZERO);
+        assert_eq!((block.free().tokens, block.wanted(Amounts::ZERO).tokens), (100, 700));
+        assert!(block.is_low(Duration::ZERO));
+        block.take(tokens(700), Drawn::Granted(tokens(700)), Duration::ZERO);
+        assert!(!block.is_low(Duration::ZERO), "an eighth of the limit is enough");
+    }
+
+    #[test]
+    fn what_a_block_in_use_does_not_need_goes_back() {
+        let mut block = Block::new(LIMITS, Duration::ZERO);
+        block.take(tokens(4_000), Drawn::Granted(tokens(4_000)), Duration::ZERO);
+        block.reserve(tokens(3_200), Duration::ZERO);
+        assert!(block.surplus().is_zero() && !block.is_uneven());
+        block.settle(tokens(3_200), tokens(20), Duration::ZERO);
+        assert_eq!((block.surplus(), block.is_uneven()), (tokens(3_180), true));
+        block.give_back(block.surplus());
+        assert_eq!((block.free(), block.spent, block.is_uneven()), (tokens(800), tokens(20), false));
+        // Of a limit of which nothing is drawn ahead, all that is free goes back.
+        let mut block = Block::new(Limits { calls: Some(7), ..Limits::NONE }, Duration::ZERO);
+        let call = Amounts { calls: 1, ..Amounts::ZERO };
+        block.take(call, Drawn::Granted(call), Duration::ZERO);
+        block.reserve(call, Duration::ZERO);
+        assert!(!block.is_low(Duration::ZERO) && !block.is_uneven());
+        block.settle(call, Amounts::ZERO, Duration::ZERO);
+        assert_eq!(block.surplus(), call);
     }
 
     #[test]
@@ -193,6 +269,9 @@ mod tests {
         assert_eq!((block.free(), block.debt(), block.spent), (Amounts::ZERO, tokens(30), tokens(130)));
         assert_eq!(block.lacks(tokens(5)), tokens(35));
         assert_eq!(block.wanted(tokens(5)).tokens, 35 + 160);
+        assert!(block.is_uneven());
+        block.paid(block.debt());
+        assert_eq!((block.debt(), block.lacks(tokens(5)), block.is_uneven()), (Amounts::ZERO, tokens(5), false));
     }
 
     #[test]
@@ -210,6 +289,21 @@ mod tests {
         block.reserve(tokens(50), later);
         assert_eq!((short(&block, 21, later), short(&block, 71, later)), (Some((20, true)), Some((20, false))));
         assert_eq!(short(&block, 71, BELIEVED), None, "others may have given something back");
+        block.paid(tokens(3));
+        assert_eq!(short(&block, 21, later).map(|(left, _)| left), Some(20), "what is paid for was taken there");
+        block.give_back(tokens(5));
+        assert_eq!(short(&block, 21, later).map(|(left, _)| left), Some(20), "what went back is still there");
+    }
+
+    #[test]
+    fn what_others_hold_is_told_from_what_is_spent_here() {
+        let mut block = Block::new(LIMITS, Duration::ZERO);
+        block.take(tokens(400), Drawn::Granted(tokens(400)), Duration::ZERO);
+        block.reserve(tokens(400), Duration::ZERO);
+        block.settle(tokens(400), tokens(400), Duration::ZERO);
+        block.take(tokens(100), Drawn::Refused { taken: tokens(6_390) }, Duration::ZERO);
+        let elsewhere = |asked| block.shortage(tokens(asked), Duration::ZERO).map(|short| short.elsewhere);
+        assert_eq!([10, 11, 6_000, 6_001].map(elsewhere), [None, Some(true), Some(true), Some(false)]);
     }
 
     #[test]
@@ -222,8 +316,25 @@ mod tests {
 
     #[test]
     fn a_guess_of_time_is_no_reason_to_refuse() {
-        let block = Block::new(LIMITS, Duration::ZERO);
-        let need = Amounts { tokens: 7_000, calls: 1, millis: 2_000, micros: 5 };
-        assert_eq!(block.part(need), Amounts { tokens: 7_000, millis: 100, ..Amounts::ZERO });
+        let limits = Limits { millis: Some(300_000), ..LIMITS };
+        let mut block = Block::new(limits, Duration::ZERO);
+        let need = Amounts { tokens: 70, calls: 1, millis: 600_000, micros: 5 };
+        let part = block.part(need);
+        assert_eq!(part, Amounts { tokens: 70, millis: 4_687, ..Amounts::ZERO });
+        block.take(part, Drawn::Granted(part), Duration::ZERO);
+        block.reserve(part, Duration::ZERO);
+        block.settle(part, Amounts { millis: 3_000, ..tokens(6) }, Duration::ZERO);
+        let taken = block.spent;
+        block.take(part, Drawn::Refused { taken }, Duration::ZERO);
+        assert_eq!(block.shortage(block.part(need), Duration::ZERO), None, "nearly all of the time is left");
+        assert_eq!(Block::new(LIMITS, Duration::ZERO).part(need).millis, 1, "of 100 ms");
+        let none = Block::new(Limits { millis: Some(0), ..Limits::NONE }, Duration::ZERO);
+        let shortage = none.shortage(none.part(Amounts::ZERO), Duration::ZERO).unwrap();
+        assert_eq!(
+            (shortage.measure, shortage.asked, shortage.limit),
+            (Measure::Time, 1, 0),
+            "no time lets none through"
+        );
+        assert_eq!(Block::new(Limits::NONE, Duration::ZERO).part(need), Amounts::ZERO);
     }
 }

@@ -69,7 +69,8 @@ pub struct BudgetConfig {
     pub other_tenants: Limits,
     /// What models cost, by name; others cost nothing.
     pub prices: BTreeMap<String, Price>,
-    /// Tokens that are reserved for an answer whose request says no `max_tokens`; what is left of the model's context if that is less. Default 1,024.
+    /// Tokens that are reserved for an answer whose request says no `max_tokens`; what is left of the model's context if that is less. Where tokens or cost
+    /// are limited, the answer has no more. Default 1,024.
     pub answer_tokens: u32,
 }
 

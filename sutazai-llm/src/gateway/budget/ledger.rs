@@ -1,8 +1,8 @@
-//! The ledger: the blocks of this process, and the one task that draws them from the store and gives them back.
+//! The ledger: the blocks of this process, and the calls that reserve in them.
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,76 +14,65 @@ use sutazai_core::{
     Result,
     clock::{Clock, Timestamp},
     model::Caller,
-    store::{Account, Amounts, BudgetStore, Day, Draw, Drawn, TaskStore},
+    store::{Account, Amounts, BudgetStore, Day, TaskStore},
 };
 use tokio::{
     sync::{Notify, oneshot},
-    task::JoinHandle,
     time::timeout,
 };
 
 use super::{
-    book::{Asked, Book, Debt, Outcome, Round, Settlement},
+    book::{Asked, Book},
     config::{BudgetConfig, Want, Wants},
+    driver::Driver,
     families::Families,
     refusal::{Denied, unknown},
 };
 
-/// How often blocks that nobody uses are looked for.
-const EVERY: Duration = Duration::from_secs(15);
-
 /// How long a call waits for the store at most.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Days that accounts are kept after their last use.
-const KEPT: i64 = 32;
-
-/// When old accounts are first forgotten, and how often then.
-const FORGET_FIRST: Duration = Duration::from_secs(5 * 60);
-const FORGET_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
 /// What a process may spend: blocks that it has drawn from the store, and spends in memory.
 ///
 /// One for a process, which all its models share. A call that finds enough in the open blocks of its accounts waits for nothing; before they run out, more
-/// is drawn beside the calls. Blocks that nobody uses for a minute go back, and all of them with [`Ledger::close`]. A process that dies without it takes
-/// its open blocks along: a sixty-fourth of a limit each, or four calls of the last one's size, an eighth of the limit at most unless one call takes
-/// more. As much of it is lost to the account, until the limit is raised or the day is over.
+/// is drawn beside the calls, and shortly before midnight the blocks of the next day. Only the first call on an account waits for the store, once for all
+/// that come meanwhile, and one that takes more than is drawn ahead: that is a sixty-fourth of the limit, or four calls of the last one's size, an eighth of
+/// the limit at most. So where a limit is good for less than eight calls, each of them waits.
+///
+/// What is free of a block beyond twice that goes back, blocks that nobody uses for a minute go back whole, and all of them with [`Ledger::close`]. A process
+/// that dies without it takes its open blocks along: what its calls under way have reserved, and what is drawn ahead, or up to twice as much. As much of it is
+/// lost to the account, until the limit is raised or the day is over.
+///
+/// What was spent beyond what was drawn is written down at once, whatever the limit says. Where the store does not say whether it was, it is not written
+/// again.
 pub struct Ledger {
     shared: Arc<Shared>,
     driver: Mutex<Option<Driver>>,
 }
 
-/// The task that draws, which ends with whoever holds this.
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-struct Shared {
+pub(super) struct Shared {
     config: BudgetConfig,
-    store: Arc<dyn BudgetStore>,
-    clock: Arc<dyn Clock>,
+    pub(super) store: Arc<dyn BudgetStore>,
+    pub(super) clock: Arc<dyn Clock>,
     families: Families,
     state: Mutex<State>,
     /// Wakes the one who draws.
-    work: Notify,
-    closing: AtomicBool,
+    pub(super) work: Notify,
+    pub(super) closing: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
-    book: Book,
+pub(super) struct State {
+    pub(super) book: Book,
     /// Those who wait, by their numbers.
-    calls: HashMap<u64, Call>,
+    pub(super) calls: HashMap<u64, Call>,
 }
 
-struct Call {
-    wants: Wants,
-    need: Amounts,
-    answer: oneshot::Sender<Result<Hold, Denied>>,
+/// A call that waits until more is drawn.
+pub(super) struct Call {
+    pub(super) wants: Wants,
+    pub(super) need: Amounts,
+    pub(super) answer: oneshot::Sender<Result<Hold, Denied>>,
 }
 
 impl Ledger {
@@ -107,7 +96,7 @@ impl Ledger {
             work: Notify::new(),
             closing: AtomicBool::new(false),
         });
-        let driver = Driver(tokio::spawn(drive(Arc::clone(&shared))));
+        let driver = Driver::start(&shared);
         Self { shared, driver: Mutex::new(Some(driver)) }
     }
 
@@ -115,12 +104,10 @@ impl Ledger {
     /// under way have reserved is not given back, so it is for when none are. A second call does nothing.
     pub async fn close(&self) {
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut driver) = driver else { return };
+        let Some(driver) = driver else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.work.notify_one();
-        if let Err(error) = (&mut driver.0).await {
-            tracing::error!(%error, "what draws on budgets broke off; what it had drawn is lost");
-        }
+        driver.end().await;
     }
 
     pub(super) fn config(&self) -> &BudgetConfig {
@@ -135,13 +122,18 @@ impl Ledger {
         &self.shared.clock
     }
 
-    /// The accounts that a caller's calls draw on today; none where nothing is limited.
+    /// How long a call may wait for the store.
+    fn patience(&self, deadline: Option<Timestamp>) -> Duration {
+        deadline.map_or(PATIENCE, |deadline| self.shared.clock.now().until(deadline)).min(PATIENCE)
+    }
+
+    /// The accounts that a caller's calls draw on today, found out by the caller's deadline; none where nothing is limited.
     pub(super) async fn wants(&self, caller: &Caller) -> Result<Wants> {
         let Shared { config, families, .. } = &*self.shared;
         let task = match caller.task.filter(|_| !config.task.is_none()) {
             None => None,
             Some(task) => {
-                let root = families.root(task, caller.parent).await;
+                let root = families.root(task, caller.parent, self.patience(caller.deadline)).await;
                 let root = root.map_err(|error| unknown(&error.report()))?;
                 Want::of(Account::Task(root), config.task)
             }
@@ -181,8 +173,7 @@ impl Ledger {
             }
         };
         shared.work.notify_one();
-        let left = deadline.map_or(PATIENCE, |deadline| shared.clock.now().until(deadline));
-        match timeout(left.min(PATIENCE), called).await {
+        match timeout(self.patience(deadline), called).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Denied::Unknown(unknown("the process is about to end"))),
             Err(_) => Err(Denied::Unknown(unknown("the store does not answer in time"))),
@@ -222,7 +213,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    fn new(shared: &Arc<Shared>, wants: Wants, need: Amounts) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, wants: Wants, need: Amounts) -> Self {
         Self { shared: Arc::clone(shared), wants, need, open: true }
     }
 
@@ -232,9 +223,17 @@ impl Hold {
     }
 
     fn end(&mut self, spent: Amounts) {
-        if std::mem::replace(&mut self.open, false) {
-            let now = self.shared.clock.elapsed();
-            self.shared.state().book.settle(&self.wants, self.need, spent, now);
+        if !mem::replace(&mut self.open, false) {
+            return;
+        }
+        let now = self.shared.clock.elapsed();
+        let is_uneven = {
+            let mut state = self.shared.state();
+            state.book.settle(&self.wants, self.need, spent, now);
+            state.book.is_uneven()
+        };
+        if is_uneven {
+            self.shared.work.notify_one();
         }
     }
 }
@@ -251,117 +250,12 @@ impl fmt::Debug for Hold {
     }
 }
 
-/// Draws whenever somebody needs it, and looks after the blocks in between, until the ledger is closed.
-async fn drive(shared: Arc<Shared>) {
-    let began = shared.clock.elapsed();
-    let (mut tidied, mut forget_at) = (began, began.saturating_add(FORGET_FIRST));
-    loop {
-        let _ = timeout(EVERY, shared.work.notified()).await;
-        shared.draw().await;
-        if shared.closing.load(Ordering::SeqCst) {
-            return shared.close().await;
-        }
-        let now = shared.clock.elapsed();
-        if now.saturating_sub(tidied) >= EVERY {
-            tidied = now;
-            shared.tidy(now).await;
-        }
-        if now >= forget_at {
-            forget_at = now.saturating_add(FORGET_EVERY);
-            shared.forget().await;
-        }
-    }
-}
-
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn today(&self) -> Day {
+    pub(super) fn today(&self) -> Day {
         Day::of(self.clock.now())
-    }
-
-    /// Draws until nobody waits and no block is low.
-    async fn draw(self: &Arc<Self>) {
-        while self.state().book.has_work() {
-            let round = self.state().book.round(self.clock.elapsed());
-            if round.draws.is_empty() {
-                if self.answer(&round, Ok(Vec::new())) == 0 {
-                    return;
-                }
-                continue;
-            }
-            let drawn = self.store.draw(&round.draws, self.today()).await;
-            if let Err(error) = &drawn {
-                tracing::warn!(error = %error.report(), "budgets cannot be drawn on; calls that need it are refused");
-            }
-            self.answer(&round, drawn);
-        }
-    }
-
-    /// Tells those who waited, and says how many they were. Not under the lock: who has left meanwhile gives back what was reserved, and takes it for that.
-    fn answer(self: &Arc<Self>, round: &Round, drawn: Result<Vec<Drawn>>) -> usize {
-        let (drawn, why) = match drawn {
-            Ok(drawn) => (Some(drawn), String::new()),
-            Err(error) => (None, error.report()),
-        };
-        let answers: Vec<_> = {
-            let mut state = self.state();
-            let State { book, calls } = &mut *state;
-            let answers = book.drawn(round, drawn.as_deref(), self.clock.elapsed());
-            answers.into_iter().filter_map(|(id, outcome)| Some((calls.remove(&id)?, outcome))).collect()
-        };
-        let told = answers.len();
-        for (Call { wants, need, answer }, outcome) in answers {
-            let outcome = match outcome {
-                Outcome::Reserved => Ok(Hold::new(self, wants, need)),
-                Outcome::Refused(refusal) => Err(Denied::Refused(refusal)),
-                Outcome::Unknown => Err(Denied::Unknown(unknown(&why))),
-            };
-            drop(answer.send(outcome));
-        }
-        told
-    }
-
-    async fn tidy(&self, now: Duration) {
-        let settlement = self.state().book.tidy(now);
-        self.settle_up(settlement).await;
-    }
-
-    async fn close(&self) {
-        let (settlement, calls) = {
-            let mut state = self.state();
-            (state.book.close(), std::mem::take(&mut state.calls))
-        };
-        drop(calls);
-        self.settle_up(settlement).await;
-    }
-
-    async fn settle_up(&self, Settlement { unused, debts }: Settlement) {
-        if !unused.is_empty()
-            && let Err(error) = self.store.give_back(&unused).await
-        {
-            // It may have come back: to say it again could give back what was spent.
-            let accounts = unused.len();
-            tracing::warn!(accounts, error = %error.report(), "parts of budgets may not have come back and are lost");
-        }
-        if debts.is_empty() {
-            return;
-        }
-        let draws: Vec<Draw> = debts.iter().map(Debt::draw).collect();
-        if let Err(error) = self.store.draw(&draws, self.today()).await {
-            tracing::warn!(error = %error.report(), "what was spent beyond what was drawn cannot be written down yet");
-            let (mut state, now) = (self.state(), self.clock.elapsed());
-            debts.into_iter().for_each(|debt| state.book.owe(debt, now));
-        }
-    }
-
-    async fn forget(&self) {
-        match self.store.forget(self.today().plus(-KEPT)).await {
-            Ok(0) => {}
-            Ok(accounts) => tracing::debug!(accounts, "forgot budgets that were not used for long"),
-            Err(error) => tracing::warn!(error = %error.report(), "old budgets cannot be forgotten"),
-        }
     }
 }

@@ -7,6 +7,7 @@ mod bill;
 mod block;
 mod book;
 mod config;
+mod driver;
 mod families;
 mod ledger;
 mod need;
@@ -28,6 +29,7 @@ use sutazai_core::{
 
 use self::{
     bill::{Bill, Billed},
+    config::Want,
     need::Need,
     refusal::Denied,
 };
@@ -45,19 +47,24 @@ use super::{
 /// A model that is asked only within the budgets of whoever asks.
 ///
 /// Before the call everything it may take is reserved: its prompt, counted by a [`TokenCounter`] where there is one and estimated otherwise, with
-/// `max_tokens` or [`BudgetConfig::answer_tokens`]; one call; what such tokens cost; and as much time as calls of this model take on the average. When it
-/// is over, what it took is settled: the tokens that the backend says, and the time from the call to the end of its answer, the wait for a turn included.
-/// Of a call that failed or was dropped, what was seen of its answer counts, in tokens as an estimate, with the prompt if anything was answered; the call
-/// and its time count in any case. What a call took beyond its reservation is taken from whatever its accounts have next.
+/// `max_tokens` or [`BudgetConfig::answer_tokens`]; one call; what such tokens cost; and as much time as calls of this model take on the average, a
+/// sixty-fourth of the limit at most, since that is a guess. Where tokens or cost are limited, a request without `max_tokens` is sent with the tokens that are
+/// reserved for its answer: a longer one is cut there.
+///
+/// When it is over, what it took is settled: the tokens that the backend says, prompt and answer each estimated where it says 0, and the time from the call
+/// to the end of its answer, the wait for a turn included. Of a call that failed or was dropped, what the backend says counts if it says anything, else what
+/// was seen of its answer, in tokens as an estimate, with the prompt if anything was answered, and the call and its time count too. A call that failed before its answer began, because it was
+/// refused (the request is wrong, or the model or its backend is missing, full or not to be reached), costs nothing. What a call took beyond its reservation
+/// is taken from whatever its accounts have next, and written down in the store at once.
 ///
 /// * A call that is beyond a budget is not made. It fails with the code `budget_exceeded`, and says which account and which measure it is, how much the
 ///   call may take, how much is left, and when the account begins anew. The kind is [`ErrorKind::Full`](sutazai_core::ErrorKind::Full) where waiting helps,
 ///   with how long, and [`ErrorKind::Conflict`](sutazai_core::ErrorKind::Conflict) where it does not: a task has one budget, and no call may take more than
-///   there is at all. The observer is told.
+///   there is at all. Where other processes may hold what a task's account lacks, it is `Full` for a minute and a half. The observer is told.
 /// * Without the store nobody knows what is left: a call that needs more than is drawn then fails as unavailable, with the code `budget_unavailable`.
 /// * Calls of embedding models are not counted.
 ///
-/// A caller without limits costs nothing here.
+/// Of a caller without limits only the time is taken, for the guess.
 pub struct Budget {
     inner: Arc<dyn ChatModel>,
     ledger: Arc<Ledger>,
@@ -92,6 +99,23 @@ impl Budget {
         measured(&info.name, request, self.counter.is_some(), need).await
     }
 
+    /// Whether it matters to one of these how long an answer is.
+    fn limits_tokens(&self, wants: &[Want]) -> bool {
+        let is_free = self.price == Price::default();
+        wants.iter().any(|Want { limits, .. }| limits.tokens.is_some() || (limits.micros.is_some() && !is_free))
+    }
+
+    /// Asks the model, on this bill.
+    async fn ask(&self, request: ChatRequest, bill: Bill) -> Result<ChatStream> {
+        match self.inner.chat(request).await {
+            Ok(answer) => Ok(answer.map_events(|events| Billed::new(events, bill))),
+            Err(error) => {
+                bill.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
     fn expected(&self) -> Duration {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).or(ANSWER)
     }
@@ -110,10 +134,12 @@ impl ChatModel for Budget {
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         let (ledger, model) = (&self.ledger, &self.info().name);
         let wants = ledger.wants(&request.caller).await.map_err(|error| error.during("chat with").about(model))?;
+        let bill = |hold, need| Bill::new(hold, need, self.price, ledger.clock(), &self.pace);
         if wants.is_empty() {
-            return self.inner.chat(request).await;
+            return self.ask(request, bill(None, Need::NONE)).await;
         }
-        let (request, need) = self.need(request).await?;
+        let limits_tokens = self.limits_tokens(&wants);
+        let (mut request, need) = self.need(request).await?;
         let amounts = need.amounts(self.price, self.expected());
         let hold = ledger.reserve(wants, amounts, request.caller.deadline).await.map_err(|denied| match denied {
             Denied::Refused(refusal) => {
@@ -122,9 +148,10 @@ impl ChatModel for Budget {
             }
             Denied::Unknown(error) => error.during("chat with").about(model),
         })?;
-        let bill = Bill::new(hold, need, self.price, ledger.clock(), &self.pace);
-        let answer = self.inner.chat(request).await?;
-        Ok(answer.map_events(|events| Billed::new(events, bill)))
+        if limits_tokens {
+            request.max_tokens = request.max_tokens.or(Some(need.max_tokens()));
+        }
+        self.ask(request, bill(Some(hold), need)).await
     }
 
     async fn load(&self) -> Result<()> {

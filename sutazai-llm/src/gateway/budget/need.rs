@@ -26,6 +26,14 @@ impl Need {
         Self { prompt: count(prompt.likely), answer: count(wanted.min(room)), exact: prompt.exact }
     }
 
+    /// Of a call for which nothing is reserved.
+    pub(super) const NONE: Self = Self { prompt: 0, answer: 0, exact: false };
+
+    /// The longest answer for which enough is reserved, as a request says it.
+    pub(super) fn max_tokens(&self) -> u32 {
+        u32::try_from(self.answer).unwrap_or(u32::MAX).max(1)
+    }
+
     /// All that is reserved for it.
     pub(super) fn amounts(&self, price: Price, time: Duration) -> Amounts {
         Amounts {
@@ -62,5 +70,7 @@ mod tests {
         let amounts = need.amounts(Price::per_million(1.0, 2.0).unwrap(), Duration::from_micros(1_999));
         assert_eq!(amounts, Amounts { tokens: 20, calls: 1, millis: 1, micros: 28 });
         assert!(!need.exact);
+        let most = |answer| Need { answer, ..need }.max_tokens();
+        assert_eq!((most(8), most(0), most(u64::MAX)), (8, 1, u32::MAX));
     }
 }

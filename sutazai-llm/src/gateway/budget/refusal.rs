@@ -18,6 +18,8 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Refusal {
     pub(super) account: Account,
     pub(super) shortage: Shortage,
+    /// Other processes may hold enough, and give back within so long what they do not use.
+    pub(super) others: Option<Duration>,
 }
 
 /// Why no call may be made now.
@@ -31,15 +33,19 @@ pub(super) enum Denied {
 impl Refusal {
     /// The error of a call to this model, whose prompt was counted or, if not `exact`, estimated.
     ///
-    /// It is temporary where waiting helps: until the account's day is over, or until calls under way have ended.
+    /// It is temporary where waiting helps: until the account's day is over, or until others have given back what they hold. What takes more than there is
+    /// at all is not, and yet says when the next day begins: before that nobody need ask again.
     pub(super) fn error(&self, model: &str, exact: bool, now: Timestamp) -> Error {
         let account = &self.account;
-        let Shortage { measure, asked, left, limit, held } = self.shortage;
-        let resets = account.day().filter(|_| asked <= limit).map(|day| day.plus(1).begin());
+        let Shortage { measure, asked, left, limit, held, .. } = self.shortage;
+        let resets = account.day().map(|day| day.plus(1).begin());
         let what_now = match resets {
             _ if held => "calls under way hold enough; try again when they have ended".to_owned(),
+            _ if asked > limit => "no call may take so much; ask for less, or raise the limit".to_owned(),
             Some(at) => format!("it begins anew at {at}"),
-            None if asked > limit => "no call may take so much; ask for less, or raise the limit".to_owned(),
+            None if self.others.is_some() => {
+                "other servers may hold enough; try again when they have given it back".to_owned()
+            }
             None => "it does not begin anew; raise the limit".to_owned(),
         };
         let name = match measure {
@@ -55,9 +61,9 @@ impl Refusal {
         let message = format!(
             "the budget of {account} is too small in {name}: {left} of {limit} are left, and the call may take {about}{asked}; {what_now}"
         );
-        let delay = if held { Some(SOON) } else { resets.map(|at| now.until(at)) };
+        let delay = if held { Some(SOON) } else { self.others.or(resets.map(|at| now.until(at))) };
         // What no waiting helps is no matter of room.
-        let kind = if delay.is_some() { ErrorKind::Full } else { ErrorKind::Conflict };
+        let kind = if delay.is_some() && asked <= limit { ErrorKind::Full } else { ErrorKind::Conflict };
         let error = Error::new(kind, message).with_code("budget_exceeded").during("chat with").about(model);
         match delay {
             Some(delay) => error.retry_after(delay),
@@ -83,7 +89,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_796_083_200_000 + 23 * 3_600_000);
 
     fn refusal(account: Account, measure: Measure, asked: u64) -> Refusal {
-        Refusal { account, shortage: Shortage { measure, asked, left: 120, limit: 5_000, held: false } }
+        let shortage = Shortage { measure, asked, left: 120, limit: 5_000, held: false, elsewhere: true };
+        Refusal { account, shortage, others: None }
     }
 
     fn agent() -> Account {
@@ -107,7 +114,7 @@ mod tests {
             too_much.to_string().contains("0.000120 of 0.005000 are left, and the call may take 5.000001; no call"),
             "{too_much}"
         );
-        assert!(!too_much.is_temporary());
+        assert_eq!((too_much.is_temporary(), too_much.delay()), (false, Some(Duration::from_secs(3_600))));
     }
 
     #[test]
@@ -116,6 +123,10 @@ mod tests {
         let error = refusal(task.clone(), Measure::Calls, 121).error("actor", true, NOW);
         assert_eq!((error.is_temporary(), error.code(), error.delay()), (false, "budget_exceeded", None));
         assert!(error.to_string().ends_with("may take 121; it does not begin anew; raise the limit"), "{error}");
+        let others = Refusal { others: Some(Duration::from_secs(70)), ..refusal(task.clone(), Measure::Calls, 121) };
+        let error = others.error("actor", true, NOW);
+        assert_eq!((error.kind(), error.delay()), (ErrorKind::Full, others.others));
+        assert!(error.to_string().ends_with("other servers may hold enough; try again when they have given it back"));
         let mut held = refusal(task, Measure::Time, 121);
         held.shortage.held = true;
         let held = held.error("actor", true, NOW);

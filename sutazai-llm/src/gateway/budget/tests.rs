@@ -1,23 +1,31 @@
 //! Calls within their budgets and beyond them, over a store that can be slow and broken.
 
+mod ledger;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures_util::{StreamExt, future::join_all};
+use futures_util::{
+    StreamExt,
+    future::{join, join_all},
+};
 use sutazai_core::{
-    ErrorKind, Payload,
+    Error, ErrorKind, Payload,
     clock::Timestamp,
     engine,
     memory::{MemoryBudgetStore, MemoryTaskStore, Script, ScriptedChat},
-    model::{Caller, ChatModelExt},
+    model::{Caller, ChatEvent, ChatModelExt, Finish, Usage},
     store::{Account, Amounts, BudgetStore, Day, Draw, Drawn, Limits, TaskStore, TaskWrite},
     task::{TaskId, TaskRequest},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::gateway::{
-    Gateway,
-    fake::{self, Virtual, away, paused},
+use crate::{
+    gateway::{
+        Gateway,
+        fake::{self, Virtual, away, paused},
+    },
+    spent,
 };
 
 /// A store in memory that may be slow, or broken, and counts how often it is drawn on.
@@ -26,6 +34,10 @@ struct Shelf {
     rows: MemoryBudgetStore,
     delay: Mutex<Duration>,
     broken: AtomicBool,
+    /// It does what it is asked, and nobody hears of it.
+    unheard: AtomicBool,
+    /// How long it takes to forget.
+    forgetting: Mutex<Duration>,
     draws: AtomicUsize,
 }
 
@@ -40,7 +52,8 @@ impl BudgetStore for Shelf {
         if self.broken.load(Ordering::SeqCst) {
             return Err(away());
         }
-        self.rows.draw(draws, today).await
+        let drawn = self.rows.draw(draws, today).await?;
+        if self.unheard.load(Ordering::SeqCst) { Err(away()) } else { Ok(drawn) }
     }
 
     async fn give_back(&self, unused: &[(Account, Amounts)]) -> Result<()> {
@@ -52,6 +65,8 @@ impl BudgetStore for Shelf {
     }
 
     async fn forget(&self, before: Day) -> Result<u64> {
+        let delay = *self.forgetting.lock().unwrap();
+        sleep(delay).await;
         self.rows.forget(before).await
     }
 }
@@ -91,6 +106,11 @@ fn bench_over(
 }
 
 impl Bench {
+    /// The same budgets before another model.
+    fn before(&self, model: impl ChatModel) -> Budget {
+        Budget::new(Arc::new(model), Arc::clone(&self.ledger), Arc::clone(&self.refused) as _)
+    }
+
     async fn ask(&self, request: ChatRequest) -> Result<()> {
         self.budget.complete(request).await.map(drop)
     }
@@ -152,6 +172,7 @@ fn what_is_beyond_a_budget_is_not_asked_for() {
         assert_eq!(bench.model.requests().len(), 1);
         let error = bench.ask(request(96)).await.unwrap_err();
         assert_eq!((error.code(), error.kind(), error.subject()), ("budget_exceeded", ErrorKind::Conflict, "actor"));
+        assert_eq!(error.delay(), Some(Duration::from_secs(24 * 3_600)), "nobody need ask for so much again today");
         assert!(error.to_string().contains("of 100 are left, and the call may take about 101"), "{error}");
         let error = bench.ask(request(94)).await.unwrap_err();
         assert!(error.to_string().contains("94 of 100 are left, and the call may take about 99"), "{error}");
@@ -204,8 +225,25 @@ fn of_an_answer_that_is_cut_short_what_was_seen_counts() {
             assert_eq!(bench.ask(request(50)).await.unwrap_err().code(), code);
         }
         bench.ledger.close().await;
-        // Five of each prompt of which something was answered, two for "one " and five for the half of an answer.
-        assert_eq!(bench.taken().await, Amounts { tokens: 5 + 2 + 5 + 5, calls: 3, ..Amounts::ZERO });
+        // Five of each prompt of which something was answered, two for "one " and five for the half of an answer. The last call was not made.
+        assert_eq!(bench.taken().await, Amounts { tokens: 5 + 2 + 5 + 5, calls: 2, ..Amounts::ZERO });
+    });
+}
+
+#[test]
+fn what_an_answer_that_cannot_be_read_took_counts() {
+    paused(async {
+        let malformed = || {
+            let error = Error::new(ErrorKind::Failed, "no JSON object").with_code("model_malformed");
+            spent::because(error, "a comma", Usage { prompt_tokens: 30, completion_tokens: 10 })
+        };
+        let model = actor().reply(Script::error(malformed)).reply(Script::text("half ").breaking_off(malformed));
+        let bench = bench(model, of_agents(Limits { calls: Some(100), ..tokens(10_000) }));
+        for _ in 0..2 {
+            assert_eq!(bench.ask(request(50)).await.unwrap_err().code(), "model_malformed");
+        }
+        bench.ledger.close().await;
+        assert_eq!(bench.taken().await, Amounts { tokens: 80, calls: 2, ..Amounts::ZERO });
     });
 }
 
@@ -226,11 +264,75 @@ fn who_leaves_gives_back_what_was_reserved() {
 fn a_backend_that_says_nothing_of_tokens_is_estimated() {
     paused(async {
         let bench = bench(actor(), of_agents(tokens(1_000)));
-        let silent = Arc::new(fake::Planned::new("planned", []));
-        let budget = Budget::new(silent, Arc::clone(&bench.ledger), Arc::clone(&bench.refused) as _);
-        budget.complete(request(50)).await.unwrap();
+        let mut expected = 0;
+        // Two pieces of five bytes.
+        for (prompt, completion, tokens) in [(0, 0, 5 + 4), (0, 12, 5 + 12), (3, 0, 3 + 4), (3, 12, 3 + 12)] {
+            bench.before(Says::tokens(prompt, completion)).complete(request(50)).await.unwrap();
+            expected += tokens;
+        }
         bench.ledger.close().await;
-        assert_eq!(bench.taken().await.tokens, 5 + 4, "two pieces of five bytes");
+        assert_eq!(bench.taken().await.tokens, expected);
+    });
+}
+
+#[test]
+fn an_answer_has_no_more_than_is_reserved_for_it() {
+    paused(async {
+        let cost = Limits { micros: Some(1 << 40), ..Limits::NONE };
+        for (limits, price, most) in
+            [(tokens(100_000), 0.0, Some(1_024)), (cost, 1.0, Some(1_024)), (cost, 0.0, None), (calls(9), 1.0, None)]
+        {
+            let mut config = of_agents(limits);
+            config.prices.insert("actor".into(), Price::per_million(price, price).unwrap());
+            let bench = bench(actor(), config);
+            bench.ask(ChatRequest { max_tokens: None, ..request(1) }).await.unwrap();
+            bench.ask(request(2_000)).await.unwrap();
+            let sent: Vec<_> = bench.model.requests().iter().map(|request| request.max_tokens).collect();
+            assert_eq!(sent, [most, Some(2_000)], "{limits:?}");
+        }
+    });
+}
+
+#[test]
+fn a_call_that_no_model_took_costs_nothing() {
+    paused(async {
+        let fails = |kind: ErrorKind, code: &'static str| Script::error(move || Error::new(kind, "no").with_code(code));
+        let model = actor()
+            .reply(fails(ErrorKind::Full, "queue_full"))
+            .reply(fails(ErrorKind::Unsupported, "unsupported"))
+            .reply(fails(ErrorKind::NotFound, "model_not_found"))
+            .reply(fails(ErrorKind::Unavailable, "model_unavailable"))
+            .reply(fails(ErrorKind::Failed, "out_of_memory"))
+            .reply(Script::text("").breaking_off(away))
+            .reply(fails(ErrorKind::Timeout, "model_timeout").after(Duration::from_secs(7)));
+        let limits = Limits { calls: Some(100), millis: Some(1_000_000), ..tokens(10_000) };
+        let bench = bench(model, of_agents(limits));
+        for _ in 0..7 {
+            bench.ask(request(50)).await.unwrap_err();
+        }
+        bench.ledger.close().await;
+        assert_eq!(
+            bench.taken().await,
+            Amounts { calls: 1, millis: 7_000, ..Amounts::ZERO },
+            "it was at work on the last"
+        );
+    });
+}
+
+#[test]
+fn a_slow_call_is_no_reason_to_refuse_the_next() {
+    paused(async {
+        let slow = Duration::from_secs(600);
+        let quick = Script::text("It is green.").after(Duration::from_secs(3));
+        let model = ScriptedChat::new("actor").reply(Script::text("At last.").after(slow)).otherwise(quick);
+        let bench = bench(model, of_agents(Limits { millis: Some(300_000), ..Limits::NONE }));
+        bench.ask(ChatRequest { caller: Caller::default(), ..request(5) }).await.unwrap();
+        assert!(bench.budget.expected() >= slow, "who has no limit is measured too");
+        for _ in 0..10 {
+            bench.ask(request(5)).await.unwrap();
+        }
+        bench.ledger.close().await;
+        assert_eq!(bench.taken().await.millis, 30_000);
     });
 }
 
@@ -286,125 +388,22 @@ fn a_day_has_a_budget_of_its_own() {
     });
 }
 
-#[test]
-fn after_the_first_no_call_waits_for_the_store() {
-    paused(async {
-        let bench = bench(actor(), of_agents(Limits { calls: Some(10_000), ..tokens(1 << 20) }));
-        *bench.store.delay.lock().unwrap() = Duration::from_secs(1);
-        for call in 0..500 {
-            let began = Instant::now();
-            bench.ask(request(50)).await.unwrap();
-            let expected = if call == 0 { Duration::from_secs(1) } else { Duration::ZERO };
-            assert_eq!(began.elapsed(), expected, "call {call}");
-            sleep(Duration::from_millis(50)).await;
-        }
-        let draws = bench.store.draws.load(Ordering::SeqCst);
-        assert!(draws < 50, "{draws} draws for 500 calls");
-    });
+/// A model that says what it likes of what it took.
+struct Says {
+    model: fake::Planned,
+    usage: Usage,
 }
 
-#[test]
-fn calls_at_once_get_what_there_is() {
-    paused(async {
-        let script = Script::text("It is green.").after(Duration::from_secs(5));
-        let bench = bench(ScriptedChat::new("actor").otherwise(script), of_agents(calls(10)));
-        let done = join_all((0..40).map(|_| bench.ask(request(5)))).await;
-        let refused: Vec<_> = done.into_iter().filter_map(Result::err).collect();
-        assert_eq!((refused.len(), bench.model.requests().len()), (30, 10));
-        assert!(refused.iter().all(|error| error.code() == "budget_exceeded" && error.kind() == ErrorKind::Full));
-        bench.ledger.close().await;
-        assert_eq!(bench.taken().await.calls, 10);
-    });
+impl Says {
+    fn tokens(prompt_tokens: u32, completion_tokens: u32) -> Self {
+        Self { model: fake::Planned::new("planned", []), usage: Usage { prompt_tokens, completion_tokens } }
+    }
 }
-
-#[test]
-fn without_the_store_only_what_is_drawn_is_spent() {
-    paused(async {
-        let bench = bench(actor(), of_agents(Limits { calls: Some(640), ..tokens(1 << 20) }));
-        bench.store.broken.store(true, Ordering::SeqCst);
-        let error = bench.ask(request(5)).await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.kind(), error.subject()),
-            ("budget_unavailable", ErrorKind::Unavailable, "actor")
-        );
-        assert!(error.is_temporary() && error.report().contains("away"), "{error:?}");
-        assert!(bench.model.requests().is_empty() && bench.refusals().is_empty());
-        bench.store.broken.store(false, Ordering::SeqCst);
-        bench.ask(request(5)).await.unwrap();
-        sleep(Duration::from_secs(1)).await;
-        bench.store.broken.store(true, Ordering::SeqCst);
-        let done = join_all((0..40).map(|_| bench.ask(request(5)))).await;
-        let failed: Vec<_> = done.into_iter().filter_map(Result::err).collect();
-        assert!((1..40).contains(&failed.len()), "some of it was drawn: {}", failed.len());
-        assert!(failed.iter().all(|error| error.code() == "budget_unavailable"));
-    });
-}
-
-#[test]
-fn a_store_that_hangs_is_not_waited_for() {
-    paused(async {
-        let bench = bench(actor(), of_agents(calls(10)));
-        *bench.store.delay.lock().unwrap() = Duration::from_secs(60);
-        let began = Instant::now();
-        assert_eq!(bench.ask(request(5)).await.unwrap_err().code(), "budget_unavailable");
-        assert_eq!(began.elapsed(), Duration::from_secs(10));
-        let mut hurried = request(5);
-        hurried.caller.deadline = Some(bench.ledger.now().plus(Duration::from_secs(3)));
-        assert_eq!(bench.ask(hurried).await.unwrap_err().code(), "budget_unavailable");
-        assert_eq!(began.elapsed(), Duration::from_secs(13));
-        sleep(Duration::from_secs(120)).await;
-        *bench.store.delay.lock().unwrap() = Duration::ZERO;
-        bench.ask(request(5)).await.unwrap();
-        bench.ledger.close().await;
-        assert_eq!(bench.taken().await.calls, 1, "what nobody waited for any more came back");
-    });
-}
-
-#[test]
-fn blocks_that_nobody_uses_go_back_and_a_crash_loses_no_more_than_one() {
-    paused(async {
-        let store = Arc::new(Shelf::default());
-        let first = bench_over(actor(), of_agents(tokens(64_000)), Arc::clone(&store), None);
-        first.ask(request(50)).await.unwrap();
-        sleep(Duration::from_secs(1)).await;
-        let open = first.taken().await.tokens;
-        assert!((1_000..3_000).contains(&open), "{open}");
-        sleep(Duration::from_secs(90)).await;
-        assert_eq!(first.taken().await.tokens, 6);
-        first.ask(request(50)).await.unwrap();
-        drop(first); // without a close
-        let second = bench_over(actor(), of_agents(tokens(64_000)), Arc::clone(&store), None);
-        second.ask(request(50)).await.unwrap();
-        second.ledger.close().await;
-        let lost = second.taken().await.tokens - 18;
-        assert!((1..3_000).contains(&lost), "{lost}");
-    });
-}
-
-#[test]
-fn what_was_overspent_is_missing_afterwards() {
-    paused(async {
-        // It reserves 5 + 2 and takes 3 + 12 each time: a model that does not keep to its limit.
-        let bench = bench(actor(), of_agents(tokens(60)));
-        let more = fake::Planned::new("planned", []);
-        let budget = Budget::new(Arc::new(Greedy(more)), Arc::clone(&bench.ledger), Arc::clone(&bench.refused) as _);
-        let mut made = 0;
-        while budget.complete(request(2)).await.is_ok() {
-            made += 1;
-        }
-        assert_eq!(made, 4, "15 tokens each of 60");
-        bench.ledger.close().await;
-        assert_eq!(bench.taken().await.tokens, 60);
-    });
-}
-
-/// A model that says more than it may.
-struct Greedy(fake::Planned);
 
 #[async_trait]
-impl ChatModel for Greedy {
+impl ChatModel for Says {
     fn info(&self) -> &ModelInfo {
-        self.0.info()
+        self.model.info()
     }
 
     async fn ready(&self) -> Result<()> {
@@ -412,17 +411,12 @@ impl ChatModel for Greedy {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
-        let answer = self.0.chat(request).await?;
-        Ok(answer.map_events(|events| {
-            events.map(|event| match event {
-                Ok(sutazai_core::model::ChatEvent::Finish(mut finish)) => {
-                    finish.usage.prompt_tokens = 3;
-                    finish.usage.completion_tokens = 12;
-                    Ok(sutazai_core::model::ChatEvent::Finish(finish))
-                }
-                event => event,
-            })
-        }))
+        let (answer, usage) = (self.model.chat(request).await?, self.usage);
+        let said = move |event: Result<ChatEvent>| match event {
+            Ok(ChatEvent::Finish(finish)) => Ok(ChatEvent::Finish(Finish { usage, ..finish })),
+            event => event,
+        };
+        Ok(answer.map_events(|events| events.map(said)))
     }
 }
 

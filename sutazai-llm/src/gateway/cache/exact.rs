@@ -11,7 +11,7 @@ use sutazai_core::{
 };
 use tracing::warn;
 
-use super::{AnswerCache, Cached, Key, fresh, max_age, record::Record};
+use super::{AnswerCache, AnswerKey, CachedAnswer, fresh, max_age, record::Record, replay, serves};
 use crate::gateway::observer::GatewayObserver;
 
 /// A model whose answers are kept, and given again to the same request of the same tenant.
@@ -38,16 +38,16 @@ impl Cache {
         Self { clock, ..self }
     }
 
-    async fn find(&self, key: &Key, age: Duration) -> Option<Arc<Cached>> {
+    async fn find(&self, key: &AnswerKey, age: Duration) -> Option<Arc<CachedAnswer>> {
         let found = self.answers.get(key).await.unwrap_or_else(|error| {
             warn!(model = %self.info().name, error = %error.report(), "kept answers cannot be read");
             None
         });
-        found.filter(|answer| answer.serves(age, self.clock.now()))
+        found.filter(|answer| serves(answer, age, self.clock.now()))
     }
 
     /// The same answer, kept under `key` once it is whole.
-    fn recorded(&self, answer: ChatStream, key: Key, record: Record) -> ChatStream {
+    fn recorded(&self, answer: ChatStream, key: AnswerKey, record: Record) -> ChatStream {
         let (answers, model) = (Arc::clone(&self.answers), Arc::<str>::from(self.info().name.as_str()));
         let step = move |(mut events, mut record): (ChatStream, Record)| {
             let (answers, model) = (Arc::clone(&answers), Arc::clone(&model));
@@ -77,7 +77,7 @@ impl ChatModel for Cache {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
-        let asked = max_age(&request).and_then(|age| Some((age, Key::of(self.info(), &request)?)));
+        let asked = max_age(&request).and_then(|age| Some((age, AnswerKey::of(self.info(), &request)?)));
         let Some((age, key)) = asked else {
             let answer = self.inner.chat(request).await?;
             self.observer.cached(&self.info().name, CacheUse::Off);
@@ -85,7 +85,7 @@ impl ChatModel for Cache {
         };
         if let Some(found) = self.find(&key, age).await {
             self.observer.cached(&self.info().name, CacheUse::Hit);
-            return Ok(found.replay());
+            return Ok(replay(found));
         }
         let (answer, record) = fresh(&*self.inner, request, &*self.clock, &*self.observer).await?;
         Ok(self.recorded(answer, key, record))

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use sutazai_core::Result;
 
-use super::{AnswerCache, Cached, Key};
+use super::{AnswerCache, AnswerKey, CachedAnswer, weight};
 
 /// How much is kept in this process, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +26,17 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Answers in this process: what is asked for often stays, and all are gone with the process.
 pub struct MemoryAnswers {
-    answers: moka::future::Cache<Key, Arc<Cached>>,
+    answers: moka::future::Cache<AnswerKey, Arc<CachedAnswer>>,
 }
 
 impl MemoryAnswers {
     /// Nothing yet, and never more than `config` says.
     #[must_use]
     pub fn new(config: MemoryAnswersConfig) -> Self {
-        let weight = |_: &Key, answer: &Arc<Cached>| u32::try_from(answer.size()).unwrap_or(u32::MAX);
+        let weigher = |_: &AnswerKey, answer: &Arc<CachedAnswer>| u32::try_from(weight(answer)).unwrap_or(u32::MAX);
         let answers = moka::future::Cache::builder()
             .max_capacity(config.max_bytes)
-            .weigher(weight)
+            .weigher(weigher)
             // Beyond a thousand years the builder panics.
             .time_to_live(config.ttl.min(CENTURY))
             .build();
@@ -52,17 +52,17 @@ impl Default for MemoryAnswers {
 
 #[async_trait]
 impl AnswerCache for MemoryAnswers {
-    async fn get(&self, key: &Key) -> Result<Option<Arc<Cached>>> {
+    async fn get(&self, key: &AnswerKey) -> Result<Option<Arc<CachedAnswer>>> {
         Ok(self.answers.get(key).await)
     }
 
-    async fn put(&self, key: Key, answer: Cached) -> Result<()> {
+    async fn put(&self, key: AnswerKey, answer: CachedAnswer) -> Result<()> {
         self.answers.insert(key, Arc::new(answer)).await;
         Ok(())
     }
 
     async fn invalidate(&self, model: &str) -> Result<()> {
-        let keys: Vec<Key> =
+        let keys: Vec<AnswerKey> =
             self.answers.iter().filter(|(_, answer)| answer.served_model == model).map(|(key, _)| *key).collect();
         for key in keys {
             self.answers.invalidate(&key).await;
@@ -86,17 +86,18 @@ impl fmt::Debug for MemoryAnswers {
 mod tests {
     use sutazai_core::{
         clock::Timestamp,
+        conformance,
         model::{ChatEvent, ChatRequest, ModelInfo},
     };
 
     use super::*;
 
-    fn key(question: &str) -> Key {
-        Key::of(&ModelInfo::new("actor", "scripted", 8192), &ChatRequest::ask(question)).unwrap()
+    fn key(question: &str) -> AnswerKey {
+        AnswerKey::of(&ModelInfo::new("actor", "scripted", 8192), &ChatRequest::ask(question)).unwrap()
     }
 
-    fn answer(model: &str, text: &str) -> Cached {
-        Cached {
+    fn answer(model: &str, text: &str) -> CachedAnswer {
+        CachedAnswer {
             served_model: model.into(),
             served_backend: "scripted".into(),
             events: vec![ChatEvent::Text(text.into())],
@@ -104,25 +105,7 @@ mod tests {
         }
     }
 
-    async fn has(answers: &MemoryAnswers, question: &str) -> bool {
-        answers.get(&key(question)).await.unwrap().is_some()
-    }
-
-    #[tokio::test]
-    async fn answers_are_forgotten_by_model_or_all() {
-        let answers = MemoryAnswers::default();
-        for (question, model) in [("a", "actor"), ("b", "actor"), ("c", "extra")] {
-            answers.put(key(question), answer(model, question)).await.unwrap();
-        }
-        assert_eq!(*answers.get(&key("a")).await.unwrap().unwrap(), answer("actor", "a"));
-        answers.invalidate("actor").await.unwrap();
-        assert_eq!(
-            [has(&answers, "a").await, has(&answers, "b").await, has(&answers, "c").await],
-            [false, false, true]
-        );
-        answers.clear().await.unwrap();
-        assert!(!has(&answers, "c").await);
-    }
+    sutazai_core::answer_conformance!(Box::new(MemoryAnswers::default()));
 
     #[tokio::test]
     async fn memory_is_bounded() {
@@ -138,9 +121,7 @@ mod tests {
     #[tokio::test]
     async fn answers_age() {
         let answers = MemoryAnswers::new(MemoryAnswersConfig { ttl: Duration::from_millis(1), ..Default::default() });
-        answers.put(key("a"), answer("actor", "a")).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(!has(&answers, "a").await);
+        conformance::answer::what_is_old_is_forgotten(&answers).await.map_err(|error| error.report()).unwrap();
         // Longer than the builder takes.
         drop(MemoryAnswers::new(MemoryAnswersConfig { ttl: Duration::MAX, ..Default::default() }));
     }

@@ -6,21 +6,23 @@
 //!
 //! Only whole answers are kept, and only those of the model that was asked: what a fallback said while that one was away would outlive the outage.
 //! An answer is given again piece by piece as it came, and its usage is what it was when it was made: nothing was used this time.
+//!
+//! Where the exact cache keeps its answers is an [`AnswerCache`]: [`MemoryAnswers`] in this process, or another crate's backend in a server that many
+//! processes share, with [`SparedAnswers`] before it so that nobody waits for a server that is away.
 
 mod exact;
-mod key;
 mod memory;
 mod record;
 mod semantic;
 mod shelves;
+mod spared;
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
+pub use sutazai_core::store::{AnswerCache, AnswerKey, CachedAnswer};
 use sutazai_core::{
     Error, Result,
     clock::{Clock, Timestamp},
@@ -30,69 +32,34 @@ use sutazai_core::{
 use self::record::Record;
 pub use self::{
     exact::Cache,
-    key::Key,
     memory::{MemoryAnswers, MemoryAnswersConfig},
     semantic::{SemanticCache, SemanticConfig},
+    spared::{SparedAnswers, SparedAnswersConfig},
 };
 use crate::gateway::observer::GatewayObserver;
 
-/// Where whole answers are kept.
-///
-/// It may forget whatever it wants whenever it wants. An error costs the caller nothing but the chance of a hit: it is logged, and the model is
-/// asked. Every call is waited for, so an implementation that talks to a server bounds how long it does.
-#[async_trait]
-pub trait AnswerCache: Send + Sync + 'static {
-    /// The answer kept under `key`, if it is still there.
-    async fn get(&self, key: &Key) -> Result<Option<Arc<Cached>>>;
-
-    /// Keeps an answer under `key`, in place of what was there.
-    async fn put(&self, key: Key, answer: Cached) -> Result<()>;
-
-    /// Forgets every answer that the model called `model` gave. There is no need to when its weights change: their digest is part of the key.
-    async fn invalidate(&self, model: &str) -> Result<()>;
-
-    /// Forgets everything.
-    async fn clear(&self) -> Result<()>;
+/// About how many bytes of memory an answer takes.
+fn weight(answer: &CachedAnswer) -> usize {
+    size_of::<CachedAnswer>()
+        + answer.served_model.len()
+        + answer.served_backend.len()
+        + answer.events.iter().map(size).sum::<usize>()
 }
 
-/// An answer as it was given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cached {
-    /// The model that gave it.
-    pub served_model: String,
-    /// That model's backend.
-    pub served_backend: String,
-    /// Its pieces as they came, [`ChatEvent::Finish`] last.
-    pub events: Vec<ChatEvent>,
-    /// When it was begun: its age counts from here.
-    pub created: Timestamp,
+/// Whether an answer is whole and, at `now`, no older than `age`.
+fn serves(answer: &CachedAnswer, age: Duration, now: Timestamp) -> bool {
+    matches!(answer.events.last(), Some(ChatEvent::Finish(_))) && answer.created.until(now) <= age
 }
 
-impl Cached {
-    /// About how many bytes of memory it takes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        size_of::<Self>()
-            + self.served_model.len()
-            + self.served_backend.len()
-            + self.events.iter().map(size).sum::<usize>()
-    }
-
-    /// Whether it is whole and, at `now`, no older than `age`.
-    fn serves(&self, age: Duration, now: Timestamp) -> bool {
-        matches!(self.events.last(), Some(ChatEvent::Finish(_))) && self.created.until(now) <= age
-    }
-
-    /// The answer once more.
-    fn replay(self: Arc<Self>) -> ChatStream {
-        let (model, backend) = (self.served_model.clone(), self.served_backend.clone());
-        let events = (0..self.events.len()).map_while(move |at| self.events.get(at).cloned().map(Ok::<_, Error>));
-        ChatStream::served_by(Served::default(), stream::iter(events)).serving(|served| {
-            served.model = model;
-            served.backend = backend;
-            served.cache = CacheUse::Hit;
-        })
-    }
+/// An answer once more.
+fn replay(answer: Arc<CachedAnswer>) -> ChatStream {
+    let (model, backend) = (answer.served_model.clone(), answer.served_backend.clone());
+    let events = (0..answer.events.len()).map_while(move |at| answer.events.get(at).cloned().map(Ok::<_, Error>));
+    ChatStream::served_by(Served::default(), stream::iter(events)).serving(|served| {
+        served.model = model;
+        served.backend = backend;
+        served.cache = CacheUse::Hit;
+    })
 }
 
 /// About how many bytes of memory a piece of an answer takes.

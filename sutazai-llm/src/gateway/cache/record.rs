@@ -6,7 +6,7 @@ use sutazai_core::{
     model::{CacheUse, ChatEvent, Served, StopReason},
 };
 
-use super::{Cached, size};
+use super::{CachedAnswer, size};
 
 /// Bytes that an answer may take to be kept.
 const LARGEST: usize = 1 << 20;
@@ -14,7 +14,7 @@ const LARGEST: usize = 1 << 20;
 /// An answer as far as it has come. Who stops reading drops it, and nothing is kept.
 pub(super) struct Record {
     /// Nothing once it is clear that the answer is not worth keeping.
-    answer: Option<Cached>,
+    answer: Option<CachedAnswer>,
     size: usize,
     may_be_cut: bool,
 }
@@ -25,7 +25,7 @@ impl Record {
     /// What another cache gave is not kept: it would look younger than it is. What a fallback says is not what was asked for.
     pub(super) fn new(max_tokens: Option<u32>, served: &Served, created: Timestamp) -> Self {
         let worth_it = served.cache != CacheUse::Hit && served.fallback.is_none();
-        let answer = worth_it.then(|| Cached {
+        let answer = worth_it.then(|| CachedAnswer {
             served_model: served.model.clone(),
             served_backend: served.backend.clone(),
             events: Vec::new(),
@@ -36,7 +36,7 @@ impl Record {
     }
 
     /// Notes what came; at the end gives the whole answer, if it is one to keep.
-    pub(super) fn note(&mut self, event: &Result<ChatEvent>) -> Option<Cached> {
+    pub(super) fn note(&mut self, event: &Result<ChatEvent>) -> Option<CachedAnswer> {
         let answer = self.answer.as_mut()?;
         let Ok(event) = event else {
             self.answer = None;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     /// What is kept of an answer of these events.
-    fn kept(max_tokens: Option<u32>, served: &Served, events: &[Result<ChatEvent>]) -> Option<Cached> {
+    fn kept(max_tokens: Option<u32>, served: &Served, events: &[Result<ChatEvent>]) -> Option<CachedAnswer> {
         let mut record = Record::new(max_tokens, served, Timestamp::from_millis(7));
         let notes: Vec<_> = events.iter().map(|event| record.note(event)).collect();
         assert!(notes.iter().rev().skip(1).all(Option::is_none), "only the end gives it");

@@ -17,8 +17,9 @@ use sutazai_core::{
 use tracing::warn;
 
 use super::{
-    Cached, Key, fresh, max_age,
+    AnswerKey, CachedAnswer, fresh, max_age,
     record::Record,
+    replay, serves,
     shelves::{Entry, Limits, Shelves},
 };
 use crate::gateway::observer::GatewayObserver;
@@ -75,7 +76,7 @@ pub struct SemanticCache {
 /// A request that may be answered by what its question means.
 struct Question {
     tenant: String,
-    scope: Key,
+    scope: AnswerKey,
     text: String,
     age: Duration,
 }
@@ -110,7 +111,7 @@ impl SemanticCache {
         if text.trim().is_empty() || text.len() > longest {
             return None;
         }
-        let scope = Key::around(self.info(), request, at, &digits(&text))?;
+        let scope = AnswerKey::around(self.info(), request, at, &digits(&text))?;
         Some(Question { tenant: request.caller.tenant().to_owned(), scope, text, age })
     }
 
@@ -124,9 +125,9 @@ impl SemanticCache {
             .ok()
     }
 
-    fn find(&self, question: &Question, vector: &[f32]) -> Option<Arc<Cached>> {
+    fn find(&self, question: &Question, vector: &[f32]) -> Option<Arc<CachedAnswer>> {
         let now = self.clock.now();
-        let serves = |answer: &Cached| answer.serves(question.age, now);
+        let serves = |answer: &CachedAnswer| serves(answer, question.age, now);
         lock(&self.shelves).find(&question.tenant, &question.scope, vector, self.config.threshold, serves)
     }
 
@@ -134,7 +135,7 @@ impl SemanticCache {
     fn recorded(&self, answer: ChatStream, question: Question, vector: Vec<f32>, mut record: Record) -> ChatStream {
         let limits = Limits { entries: self.config.max_entries, bytes: self.config.max_bytes, ttl: self.config.ttl };
         let (shelves, clock) = (Arc::clone(&self.shelves), Arc::clone(&self.clock));
-        let mut keep = Some(move |answer: Cached| {
+        let mut keep = Some(move |answer: CachedAnswer| {
             let entry = Entry { scope: question.scope, vector, answer: Arc::new(answer) };
             lock(&shelves).keep(&question.tenant, entry, limits, clock.now());
         });
@@ -175,7 +176,7 @@ impl ChatModel for SemanticCache {
         let vector = self.embed(&question.text).await;
         if let Some(found) = vector.as_deref().and_then(|vector| self.find(&question, vector)) {
             self.observer.cached(&self.info().name, CacheUse::Hit);
-            return Ok(found.replay());
+            return Ok(replay(found));
         }
         let (answer, record) = fresh(&*self.inner, request, &*self.clock, &*self.observer).await?;
         Ok(match vector {

@@ -8,7 +8,7 @@ use std::{
 
 use sutazai_core::clock::Timestamp;
 
-use super::{Cached, Key};
+use super::{AnswerKey, CachedAnswer, serves, weight};
 
 /// Questions this near are the same one: the newer answer takes the place of the older.
 const SAME: f32 = 0.999_99;
@@ -25,15 +25,15 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Everything beside the question.
-    pub(super) scope: Key,
+    pub(super) scope: AnswerKey,
     /// The question, at unit length.
     pub(super) vector: Vec<f32>,
-    pub(super) answer: Arc<Cached>,
+    pub(super) answer: Arc<CachedAnswer>,
 }
 
 impl Entry {
     fn size(&self) -> usize {
-        size_of::<Self>() + size_of_val(self.vector.as_slice()) + self.answer.size()
+        size_of::<Self>() + size_of_val(self.vector.as_slice()) + weight(&self.answer)
     }
 }
 
@@ -74,11 +74,11 @@ impl Shelves {
     pub(super) fn find(
         &self,
         tenant: &str,
-        scope: &Key,
+        scope: &AnswerKey,
         vector: &[f32],
         threshold: f32,
-        serves: impl Fn(&Cached) -> bool,
-    ) -> Option<Arc<Cached>> {
+        serves: impl Fn(&CachedAnswer) -> bool,
+    ) -> Option<Arc<CachedAnswer>> {
         let near = |entry: &Entry| cosine(&entry.vector, vector);
         let candidates = self.0.get(tenant)?.entries.iter().filter(|entry| entry.scope == *scope);
         let candidates = candidates.map(|entry| (near(entry), entry)).filter(|(near, _)| *near >= threshold);
@@ -92,7 +92,7 @@ impl Shelves {
         let shelf = self.0.entry(tenant.to_owned()).or_default();
         shelf.retain(|old| {
             let replaced = old.scope == entry.scope && cosine(&old.vector, &entry.vector) >= SAME;
-            !replaced && old.answer.serves(limits.ttl, now)
+            !replaced && serves(&old.answer, limits.ttl, now)
         });
         shelf.put(entry);
         while shelf.entries.len() > limits.entries {
@@ -126,13 +126,13 @@ mod tests {
     const NORTH: [f32; 2] = [0.0, 1.0];
     const EAST: [f32; 2] = [1.0, 0.0];
 
-    fn scope(around: &str) -> Key {
-        Key::of(&ModelInfo::new("actor", "scripted", 8192), &ChatRequest::ask(around)).unwrap()
+    fn scope(around: &str) -> AnswerKey {
+        AnswerKey::of(&ModelInfo::new("actor", "scripted", 8192), &ChatRequest::ask(around)).unwrap()
     }
 
     fn entry(around: &str, vector: [f32; 2], text: &str, created: i64) -> Entry {
         let finish = Finish { stop: StopReason::Stop, usage: Usage::default(), prompt_ms: None, completion_ms: None };
-        let answer = Cached {
+        let answer = CachedAnswer {
             served_model: "actor".into(),
             served_backend: "scripted".into(),
             events: vec![ChatEvent::Text(text.into()), ChatEvent::Finish(finish)],
@@ -141,7 +141,7 @@ mod tests {
         Entry { scope: scope(around), vector: vector.to_vec(), answer: Arc::new(answer) }
     }
 
-    fn text(answer: &Cached) -> String {
+    fn text(answer: &CachedAnswer) -> String {
         match &answer.events[0] {
             ChatEvent::Text(text) => text.clone(),
             other => panic!("{other:?}"),
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(find(&shelves, "t", "a", EAST), None, "too far");
         assert_eq!(find(&shelves, "t", "b", NORTH), None, "too far");
         assert_eq!(find(&shelves, "u", "a", NORTH), None, "another tenant's");
-        let old = |_: &Cached| false;
+        let old = |_: &CachedAnswer| false;
         assert_eq!(shelves.find("t", &scope("a"), &NORTH, 0.9, old), None);
         assert_eq!(shelves.find("t", &scope("a"), &[0.0, 1.0, 0.0], 0.9, |_| true), None, "another model's vector");
     }

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use futures_util::StreamExt;
 use sutazai_core::{
     ErrorKind,
@@ -210,11 +211,11 @@ mod exact {
 
         #[async_trait]
         impl AnswerCache for Broken {
-            async fn get(&self, _: &Key) -> Result<Option<Arc<Cached>>> {
+            async fn get(&self, _: &AnswerKey) -> Result<Option<Arc<CachedAnswer>>> {
                 Err(Error::new(ErrorKind::Unavailable, "away"))
             }
 
-            async fn put(&self, _: Key, _: Cached) -> Result<()> {
+            async fn put(&self, _: AnswerKey, _: CachedAnswer) -> Result<()> {
                 Err(Error::new(ErrorKind::Full, "full"))
             }
 

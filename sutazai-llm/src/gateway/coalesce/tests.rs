@@ -226,6 +226,24 @@ async fn an_error_reaches_everybody() {
     assert_eq!(model.requests().len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_is_refused_for_another_s_budget() {
+    for code in ["budget_exceeded", "budget_unavailable"] {
+        let beyond = move || Error::new(ErrorKind::Conflict, "beyond the budget of task 1").with_code(code);
+        let model = ScriptedChat::new("actor").reply(Script::error(beyond).after(SECOND)).otherwise("Yes.");
+        let (model, joined, calls) = bench(model);
+        let by = |agent: &str| {
+            let caller = Caller { agent: Some(agent.into()), ..Caller::default() };
+            ChatRequest { caller, ..greedy("x") }
+        };
+        let (first, second) = join(calls.complete(by("first")), calls.complete(by("second"))).await;
+        assert_eq!((first.unwrap_err().code(), second.unwrap().text.as_str()), (code, "Yes."));
+        let callers: Vec<_> = model.requests().into_iter().map(|request| request.caller).collect();
+        assert_eq!((callers, joined.take()), (vec![by("first").caller, by("second").caller], 1));
+        assert!(lock(&calls.flights).is_empty());
+    }
+}
+
 #[tokio::test]
 async fn what_breaks_off_breaks_off_for_everybody() {
     let plan = Plan { pieces: 1, end: fake::End::Silence, ..Plan::PLAIN };

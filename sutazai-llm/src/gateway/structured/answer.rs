@@ -1,12 +1,13 @@
 //! A whole answer, before it is checked and after.
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use sutazai_core::{
     Error, ErrorKind, Result,
-    model::{ChatEvent, ChatStream, Finish, ModelInfo, Served, ToolCall, Usage},
+    model::{ChatEvent, ChatStream, Finish, ModelInfo, Served, StopReason, ToolCall, Usage},
 };
 
-use crate::gateway::first::broke_off;
+use super::schema::LONG;
+use crate::{gateway::first::broke_off, spent};
 
 /// Bytes of an answer that is held in memory.
 const LONGEST: usize = 16 << 20;
@@ -66,14 +67,36 @@ impl Answer {
                 self.thinking.push_str(&piece);
             }
             Ok(ChatEvent::ToolCall(call)) => {
-                self.make_room(call.arguments.to_string().len())?;
+                let held = call.id.len() + call.name.len() + call.arguments.to_string().len();
+                self.make_room(size_of::<ToolCall>() + held)?;
                 self.calls.push(call);
             }
             Ok(ChatEvent::Finish(finish)) => self.end = Some(End::Finish(finish)),
-            Err(error) if error.code() == "model_malformed" => self.end = Some(End::Unreadable(error)),
+            Err(error) if is_unreadable(&error) => self.end = Some(End::Unreadable(error)),
             Err(error) => return Err(error),
         }
         Ok(self.end.is_some())
+    }
+
+    /// Whether checking it may take a while.
+    pub(super) fn is_long(&self) -> bool {
+        self.size > LONG
+    }
+
+    /// Whether a limit ended it.
+    pub(super) fn was_cut(&self) -> bool {
+        matches!(&self.end, Some(End::Finish(finish)) if finish.stop == StopReason::Length)
+    }
+
+    /// The end of it, with what it took, as far as its backend said that.
+    pub(super) fn spent(&self) -> Option<Finish> {
+        match self.end.as_ref()? {
+            End::Finish(finish) => Some(*finish),
+            End::Unreadable(error) => {
+                let usage = spent::of(error)?;
+                Some(Finish { stop: StopReason::Stop, usage, prompt_ms: None, completion_ms: None })
+            }
+        }
     }
 
     fn make_room(&mut self, bytes: usize) -> Result<()> {
@@ -88,10 +111,14 @@ impl Answer {
     }
 }
 
+/// Whether an error says that the model made calls which its backend could not read.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    error.code() == "model_malformed"
+}
+
 /// An answer as it is given on.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) served: Served,
     pub(super) thinking: String,
     pub(super) text: String,
     pub(super) calls: Vec<ToolCall>,
@@ -101,32 +128,19 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    /// All of it.
-    pub(super) fn into_stream(self) -> ChatStream {
-        let served = self.served.clone();
-        let events: Vec<_> = self.into_events(None).map(Ok).collect();
-        ChatStream::served_by(served, stream::iter(events))
-    }
-
-    /// What is to be given on where the text and the thoughts of the first round were, if that `said` something already.
+    /// What is to be given on after the thoughts of the first round, and after its text if that `said` something and was not held back.
     ///
     /// What was said before calls stays the text before them. Where there are none after all, the text that came instead follows in a paragraph of
     /// its own.
     pub(super) fn into_rest(self, said: bool) -> impl Iterator<Item = ChatEvent> {
-        self.into_events(Some(said))
-    }
-
-    fn into_events(self, said: Option<bool>) -> impl Iterator<Item = ChatEvent> {
-        let Self { mut thinking, mut text, calls, finish, repairs, .. } = self;
-        match said {
-            // It was the first round's, and is with the caller.
-            Some(_) if repairs == 0 => {
-                thinking.clear();
-                text.clear();
-            }
-            Some(true) if !calls.is_empty() => text.clear(),
-            Some(true) if !text.is_empty() => text.insert_str(0, "\n\n"),
-            _ => {}
+        let Self { mut thinking, mut text, calls, finish, repairs } = self;
+        if repairs == 0 {
+            thinking.clear();
+        }
+        if said && (repairs == 0 || !calls.is_empty()) {
+            text.clear();
+        } else if said && !text.is_empty() {
+            text.insert_str(0, "\n\n");
         }
         let thinking = (!thinking.is_empty()).then_some(ChatEvent::Thinking(thinking));
         let text = (!text.is_empty()).then_some(ChatEvent::Text(text));
@@ -156,7 +170,6 @@ pub(super) fn sum(before: Option<Finish>, last: Finish) -> Finish {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use sutazai_core::model::StopReason;
 
     use super::*;
 
@@ -167,14 +180,7 @@ mod tests {
 
     fn checked(text: &str, calls: usize, repairs: u32) -> Checked {
         let call = ToolCall { id: "a".into(), name: "look".into(), arguments: json!({}) };
-        Checked {
-            served: Served::default(),
-            thinking: "hm".into(),
-            text: text.into(),
-            calls: vec![call; calls],
-            finish: finish(1, None),
-            repairs,
-        }
+        Checked { thinking: "hm".into(), text: text.into(), calls: vec![call; calls], finish: finish(1, None), repairs }
     }
 
     /// What is given on of it, in short.
@@ -194,6 +200,7 @@ mod tests {
         assert_eq!(rest(checked("I look.", 2, 1), false), ["hm", "I look.", "look", "look", "."]);
         assert_eq!(rest(checked("It is grey.", 0, 1), true), ["hm", "\n\nIt is grey.", "."]);
         assert_eq!(rest(checked("", 0, 1), true), ["hm", "."]);
+        assert_eq!(rest(checked("It is grey.", 0, 0), false), ["It is grey.", "."], "the thoughts were not held back");
     }
 
     #[test]
@@ -210,5 +217,36 @@ mod tests {
             assert!(!answer.take(Ok(ChatEvent::Text("x".repeat(LONGEST / 4)))).unwrap());
         }
         assert_eq!(answer.take(Ok(ChatEvent::Thinking("x".into()))).unwrap_err().code(), "answer_invalid");
+    }
+
+    #[test]
+    fn calls_take_room_for_all_that_they_are() {
+        let take = |id: usize, name: usize, times: usize| {
+            let call = ToolCall { id: "i".repeat(id), name: "n".repeat(name), arguments: json!({}) };
+            let mut answer = Answer::new(Served::default());
+            (0..times).try_for_each(|_| answer.take(Ok(ChatEvent::ToolCall(call.clone()))).map(drop))
+        };
+        assert!(take(1, 4, 1024).is_ok());
+        for (id, name, times) in [(LONGEST, 1, 1), (1, LONGEST, 1), (0, 0, LONGEST / size_of::<ToolCall>())] {
+            assert_eq!(take(id, name, times).unwrap_err().code(), "answer_invalid", "{id} {name} {times}");
+        }
+    }
+
+    #[test]
+    fn what_an_answer_took_is_known_from_its_end() {
+        let ended = |event| {
+            let mut answer = Answer::new(Served::default());
+            assert!(answer.take(event).unwrap());
+            answer
+        };
+        let cut = Finish { stop: StopReason::Length, ..finish(3, Some(7)) };
+        let answer = ended(Ok(ChatEvent::Finish(cut)));
+        assert!(answer.was_cut() && answer.spent() == Some(cut));
+        let malformed = || Error::new(ErrorKind::Failed, "no JSON object").with_code("model_malformed");
+        let answer = ended(Err(malformed()));
+        assert!(!answer.was_cut() && answer.spent().is_none());
+        let usage = Usage { prompt_tokens: 3, completion_tokens: 4 };
+        let spent = ended(Err(spent::because(malformed(), "why", usage))).spent().unwrap();
+        assert_eq!((spent.usage, spent.prompt_ms), (usage, None));
     }
 }

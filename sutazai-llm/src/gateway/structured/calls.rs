@@ -8,10 +8,10 @@ use sutazai_core::{
     model::{Message, ToolCall, ToolSpec},
 };
 
-use super::schema::{Flaw, Schema};
+use super::schema::{Flaw, LONG, Schema};
 use crate::json;
 
-/// Letters of a name that no tool has.
+/// Letters of a name that no tool has: those that servers take.
 const NAME: usize = 64;
 
 /// The tools that a request offers.
@@ -41,15 +41,15 @@ impl Tools {
             return Err(vec![self.unknown(&call.name)]);
         };
         let arguments = object(&call.arguments).map_err(|flaw| vec![flaw])?;
-        let flaws = schema.flaws(&arguments);
+        let bytes = arguments.to_string().len();
+        let flaws = schema.flaws(&arguments, bytes);
         if flaws.is_empty() {
             return Ok(ToolCall { arguments, ..call.clone() });
         }
-        match unquoted(&arguments, &flaws).filter(|arguments| schema.flaws(arguments).is_empty()) {
+        let mended = if bytes > LONG { None } else { unquoted(arguments, schema) };
+        match mended {
             Some(arguments) => Ok(ToolCall { arguments, ..call.clone() }),
-            None => {
-                Err(flaws.into_iter().map(|flaw| Flaw { place: format!("/arguments{}", flaw.place), ..flaw }).collect())
-            }
+            None => Err(flaws.into_iter().map(|flaw| flaw.below("/arguments")).collect()),
         }
     }
 
@@ -89,17 +89,44 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The same arguments with what is JSON in the strings that are no good as strings; nothing if there is none.
-fn unquoted(arguments: &Value, flaws: &[Flaw]) -> Option<Value> {
-    let mut changed = arguments.clone();
-    for flaw in flaws {
-        let Some(place) = changed.pointer_mut(&flaw.place) else { continue };
-        let inner = place.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        if let Some(inner) = inner.filter(|inner| !inner.is_string()) {
-            *place = inner;
+/// The arguments with what is JSON in the strings that are no good as strings, if all of them fit then. What is read so may have such strings in it as
+/// well; each is shorter than the one that it was read from, so there is an end to it.
+fn unquoted(mut arguments: Value, schema: &Schema) -> Option<Value> {
+    loop {
+        let mut changed = false;
+        for place in schema.misread(&arguments) {
+            let Some(found) = arguments.pointer_mut(&place) else { continue };
+            let meant = found.as_str().and_then(meant);
+            if let Some(meant) = meant {
+                *found = meant;
+                changed = true;
+            }
+        }
+        if !changed {
+            return schema.fits(&arguments).then_some(arguments);
         }
     }
-    (changed != *arguments).then_some(changed)
+}
+
+/// What a text says in JSON; nothing if that is a text again, or a whole number of more digits than are kept.
+fn meant(text: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let is_kept = match &value {
+        Value::String(_) => false,
+        Value::Number(number) => number.is_i64() || number.is_u64() || text.contains(['.', 'e', 'E']),
+        _ => true,
+    };
+    is_kept.then_some(value)
+}
+
+/// A name in the conversation as any server takes it back; that of a tool is one, for it was offered.
+pub(super) fn sendable(name: &str, tools: &[ToolSpec]) -> String {
+    if tools.iter().any(|tool| tool.name == name) {
+        return name.to_owned();
+    }
+    let taken = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name: String = name.chars().take(NAME).map(taken).collect();
+    if name.is_empty() { "_".to_owned() } else { name }
 }
 
 /// Gives an id to every call that has none, or one that another call of the answer has: results are told apart by it.
@@ -174,6 +201,51 @@ mod tests {
         let mut found = checked("weather", wrong).unwrap_err();
         found.sort();
         assert_eq!(found, places, "all of it or nothing");
+    }
+
+    #[test]
+    fn all_strings_that_are_no_good_are_read_however_deep_they_are() {
+        let parameters = json!({"additionalProperties": {"$ref": "#/$defs/tree"}, "$defs": {"tree": {
+            "type": ["integer", "array"], "items": {"$ref": "#/$defs/tree"},
+        }}});
+        let tool = ToolSpec { name: "sum".into(), description: String::new(), parameters };
+        let tools = Tools::of(&[tool]).unwrap();
+        let arguments = json!({"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "[\"7\", [\"[8]\"]]"});
+        let checked = tools.check(&call("sum", arguments)).unwrap();
+        let expected = json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": [7, [[8]]]});
+        assert_eq!(checked.arguments, expected);
+    }
+
+    #[test]
+    fn a_string_that_is_meant_as_one_stays_one() {
+        let parameters = json!({"properties": {
+            "code": {"minLength": 3}, "date": {"pattern": "-"}, "flag": {"not": {"const": "true"}}, "id": {"type": "number"},
+        }});
+        let tool = ToolSpec { name: "book".into(), description: String::new(), parameters };
+        let tools = Tools::of(&[tool]).unwrap();
+        let check = |arguments: Value| tools.check(&call("book", arguments)).map(|call| call.arguments);
+        for (wrong, place) in [
+            (json!({"code": "12"}), "/arguments/code"),
+            (json!({"date": "2026"}), "/arguments/date"),
+            (json!({"flag": "true"}), "/arguments/flag"),
+            (json!({"id": "12345678901234567890123"}), "/arguments/id"),
+        ] {
+            assert_eq!(check(wrong.clone()).unwrap_err()[0].place, place, "{wrong}");
+        }
+        assert_eq!(check(json!({"id": "18446744073709551615"})), Ok(json!({"id": u64::MAX})));
+        assert_eq!(check(json!({"id": "1e3"})), Ok(json!({"id": 1e3})));
+    }
+
+    #[test]
+    fn a_name_that_no_tool_has_is_sent_as_servers_take_it() {
+        let tool = |name: &str| ToolSpec { name: name.into(), description: String::new(), parameters: Value::Null };
+        let tools = [tool("files.read")];
+        for (name, sent) in
+            [("files.read", "files.read"), ("files.write", "files_write"), ("<look ü>", "_look___"), ("", "_")]
+        {
+            assert_eq!(sendable(name, &tools), sent);
+        }
+        assert_eq!(sendable(&"x-1_".repeat(100), &tools), "x-1_".repeat(16));
     }
 
     #[test]

@@ -40,20 +40,25 @@ impl Form {
         Ok(Some(Self { schema, is_object }))
     }
 
-    /// The answer as JSON, or what is wrong with it. Where it was `cut`, the beginning of one will do.
+    /// The answer as JSON, or what is wrong with it. Where it was `cut`, the beginning of one will do, and the fence around it may have no end.
     pub(super) fn check<'a>(
         &self,
         text: &'a str,
         cut: bool,
         reading: Reading,
     ) -> std::result::Result<Cow<'a, str>, Vec<Flaw>> {
-        let read = match reading {
+        let read = |text: &'a str| match reading {
             Reading::Mended => json::read(text),
             Reading::Strict => serde_json::from_str::<Value>(text).map(|value| (Cow::Borrowed(text), value)),
         };
-        match read {
+        let (mut text, mut found) = (text, read(text));
+        if cut && found.is_err() && reading == Reading::Mended {
+            text = json::beginning(text);
+            found = read(text);
+        }
+        match found {
             Ok((text, value)) => {
-                let flaws = self.schema.flaws(&value);
+                let flaws = self.schema.flaws(&value, text.len());
                 if flaws.is_empty() { Ok(text) } else { Err(flaws) }
             }
             Err(error) if cut && error.is_eof() && self.may_begin_with(text) => Ok(Cow::Borrowed(text)),
@@ -115,6 +120,12 @@ mod tests {
         let check = |text| object.check(text, true, Reading::Mended).is_ok();
         assert!(["", " ", "{", "{\"a\": \"b", "{\"a\": tru", "{}"].into_iter().all(check));
         assert!(!["[1", "Here it is", "{\"a\" 1", "[]", "\"a"].into_iter().any(check));
+        let begun = |text| object.check(text, true, Reading::Mended).map(Cow::into_owned);
+        assert_eq!(begun("```json\n{\"a\": tru"), Ok("{\"a\": tru".to_owned()), "the fence has no end yet");
+        assert_eq!(begun("```json\n{\"a\": 1,}"), Ok("{\"a\": 1}".to_owned()), "nor is there one behind what is whole");
+        assert_eq!(begun("```js"), Ok(String::new()));
+        assert!(!["```json\n[1", "```python\n{"].into_iter().any(check));
+        assert!(object.check("```json\n{", true, Reading::Strict).is_err(), "it is with the caller already");
         let text = form(json!({"type": "string"}));
         assert!(text.check("\"a", true, Reading::Mended).is_ok());
         assert!(text.check("1", true, Reading::Mended).is_err(), "what is whole is checked");

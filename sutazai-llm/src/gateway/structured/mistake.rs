@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 
 use sutazai_core::{
     Fault,
-    model::{ChatRequest, Message, Role, ToolCall},
+    model::{ChatRequest, Message, Role, ToolCall, ToolSpec},
 };
 
-use super::{answer::Answer, calls::object, loops::Loop, schema::Flaw};
+use super::{
+    answer::Answer,
+    calls::{object, sendable},
+    schema::Flaw,
+};
 
 /// Bytes of an answer that the model is shown again.
 const SHOWN: usize = 8 << 10;
@@ -21,8 +25,6 @@ pub(super) enum Mistake {
     Calls(Vec<Vec<Flaw>>),
     /// The backend could not read its calls.
     Unreadable(Flaw),
-    /// It goes on with a loop. That is not asked to be mended.
-    Loop(Loop),
 }
 
 impl Mistake {
@@ -37,7 +39,6 @@ impl Mistake {
                 calls.iter().enumerate().flat_map(of_call).collect()
             }
             Self::Unreadable(flaw) => vec![flaw.fault("/tool_calls")],
-            Self::Loop(_) => Vec::new(),
         }
     }
 
@@ -50,18 +51,19 @@ impl Mistake {
                 let ask =
                     "Give the whole answer again, with that mended. Give the JSON alone, without any text around it.";
                 again.messages.push(said(&answer.text));
-                again.messages.push(Message::user(format!("This answer cannot be used.\n{}{ask}", list(flaws))));
+                again.messages.push(asked(request, &format!("Your answer cannot be used.\n{}{ask}", list(flaws))));
             }
             Self::Calls(flaws) => {
-                again.messages.push(called(answer));
+                again.messages.push(called(answer, &request.tools));
                 again.messages.extend(answer.calls.iter().zip(flaws).map(result));
             }
             Self::Unreadable(flaw) => {
                 let ask = "Make them again, with arguments that are a JSON object.";
                 again.messages.push(said(&answer.text));
-                again.messages.push(Message::user(format!("The tool calls could not be read: {}\n{ask}", flaw.found)));
+                again
+                    .messages
+                    .push(asked(request, &format!("Your tool calls could not be read: {}\n{ask}", flaw.found)));
             }
-            Self::Loop(_) => {}
         }
         again
     }
@@ -77,11 +79,22 @@ fn said(text: &str) -> Message {
     Message::new(Role::Assistant, shown)
 }
 
-/// The calls in the conversation. Arguments that are no object are left out: not every server takes them back.
-fn called(answer: &Answer) -> Message {
+/// What is asked of the model, with the question that it is about: where the conversation does not fit the context, its last message is all that stays of
+/// it.
+fn asked(request: &ChatRequest, ask: &str) -> Message {
+    match request.messages.iter().rfind(|message| message.role == Role::User) {
+        Some(Message { content, images, .. }) => {
+            Message { images: images.clone(), ..Message::user(format!("The question was:\n{content}\n\n{ask}")) }
+        }
+        None => Message::user(ask),
+    }
+}
+
+/// The calls in the conversation. Arguments that are no object are left out, and names that no tool has are changed: not every server takes them back.
+fn called(answer: &Answer, tools: &[ToolSpec]) -> Message {
     let call = |call: &ToolCall| {
         let arguments = object(&call.arguments).unwrap_or_else(|_| serde_json::json!({}));
-        ToolCall { arguments, ..call.clone() }
+        ToolCall { name: sendable(&call.name, tools), arguments, ..call.clone() }
     };
     let tool_calls = answer.calls.iter().map(call).collect();
     Message { tool_calls, ..Message::new(Role::Assistant, answer.text.as_str()) }
@@ -111,7 +124,7 @@ fn list(flaws: &[Flaw]) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use sutazai_core::model::Served;
+    use sutazai_core::model::{Image, Served};
 
     use super::*;
 
@@ -151,6 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn the_question_is_asked_again() {
+        let image = Image { media_type: "image/png".into(), data: "AAAA".into() };
+        let question = Message { images: vec![image.clone()], ..Message::user("How many?") };
+        let request =
+            ChatRequest::new(vec![Message::user("Hello."), question, Message::new(Role::Assistant, "Let me see.")]);
+        for mistake in [Mistake::Form(vec![flaw("/a")]), Mistake::Unreadable(flaw(""))] {
+            let last = mistake.ask_again(&request, &answer("{}", &[])).messages.pop().unwrap();
+            assert_eq!((last.role, &last.images), (Role::User, &vec![image.clone()]));
+            assert!(last.content.contains("How many?") && !last.content.contains("Hello"), "{}", last.content);
+            let alone = mistake.ask_again(&ChatRequest::new(vec![Message::system("Go.")]), &answer("{}", &[]));
+            assert!(alone.messages[2].content.starts_with("Your "), "{alone:?}");
+        }
+    }
+
+    #[test]
     fn every_call_gets_a_result() {
         let mistake = Mistake::Calls(vec![vec![], vec![flaw("/arguments/at")]]);
         let messages = added(&mistake, &answer("I look.", &[json!({"at": 1}), json!([7])]));
@@ -162,6 +190,9 @@ mod tests {
         assert!(
             messages[1].content.contains("another one") && messages[2].content.contains("at /arguments/at: 7 is wrong")
         );
+        let mut odd = answer("", &[json!({})]);
+        odd.calls[0].name = "look at".into();
+        assert_eq!(added(&mistake, &odd)[0].tool_calls[0].name, "look_at", "servers refuse what is no name");
     }
 
     #[test]

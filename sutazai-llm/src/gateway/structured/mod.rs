@@ -7,6 +7,7 @@ mod form;
 mod loops;
 mod mistake;
 mod passing;
+mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -45,35 +46,37 @@ impl Default for StructuredConfig {
 /// It stands inside the caches, which so keep nothing but what is right, and outside of everything else: each round of repair is a call like any other,
 /// with its turn, its retries, its budget, and a fallback if there has to be one. Requests that ask for no form and offer no tools pass it untouched.
 ///
-/// **Form.** A request for JSON or for a schema is passed on to a model that declares schemas; any other is asked in words, in a system message, so that
-/// this one always declares them. The whole answer is read and validated before anything of it is given on, as one piece of text. Text that is all but
-/// JSON is mended by rules that guess nothing:
+/// **Form.** A request for JSON or for a schema is passed on to a model that declares schemas. Any other model is asked in words, in a system message, so that
+/// this one always declares them, and so is one whose backend cannot bind an answer to that schema, and one that is offered tools as well: what is bound
+/// from its first token on cannot call any. What the model thinks is given on as it comes; its text is read and validated as a whole before anything of it is
+/// given on, as one piece. Text that is all but JSON is mended by rules that guess nothing:
 ///
 /// * a byte order mark, white space and a Markdown fence around all of it are left out;
 /// * a comma behind a last element or field is left out;
 /// * a control character that stands in a string as it is, is escaped.
 ///
-/// With any other fault the model is asked again: the conversation, its answer, and each fault with its place, what was found and what is allowed. What
-/// an answer that the backend itself bound to the schema has to say (see [`enforcing`](StructuredConfig::enforcing)) is given on as it comes and validated
-/// at the end; a fault is then an error there, since nothing can be mended any more. An answer that was cut, by `max_tokens` or the context, may be the
-/// beginning of one; its end says so.
+/// With any other fault the model is asked again: the conversation, its answer, and the question once more with each fault, its place, what was found and
+/// what is allowed. What an answer that the backend itself bound to the schema has to say (see [`enforcing`](StructuredConfig::enforcing)) is given on as it
+/// comes and validated at the end; a fault is then an error there, since nothing can be mended any more. An answer that was cut, by `max_tokens` or the
+/// context, may be the beginning of one; its end says so. If it is none, it is not asked for again: the same limit would cut it again.
 ///
 /// **Tool calls.** The text before them is given on as it comes; they are, together, when each of them is right: its tool is one that the request offers, its
-/// arguments are a JSON object that fits the tool's schema. Arguments written as a text are read by the same rules, a string that does not fit is read
-/// as JSON if that fits, none at all are `{}`, and an id that is missing or given twice is replaced. With any other fault none of the calls is given on,
-/// and the model is asked to make them again, with the fault as each one's result. A text that comes in place of calls which were wrong follows what was
-/// said before in a paragraph of its own. An answer that makes calls need not have the form.
+/// arguments are a JSON object that fits the tool's schema. Arguments written as a text are read by the same rules, a string where another type or value
+/// is needed is read as JSON if that fits, none at all are `{}`, and an id that is missing or given twice is replaced. With any other fault none of the calls
+/// is given on, and the model is asked to make them again, with the fault as each one's result. A text that comes in place of calls which were wrong follows
+/// what was said before in a paragraph of its own. An answer that makes calls need not have the form.
 ///
 /// **Loops.** If the conversation ends with [`loop_after`](StructuredConfig::loop_after) rounds of the same calls with the same results, or with as many turns
 /// of up to four rounds, and the model makes the same calls again, they are not given on.
 ///
-/// The usage of an answer is that of all its rounds. What it thought is what it thought in the first round, if that was given on as it came, and in the
-/// last. What serves it is what served the last round, or the first if that was given on as it came.
+/// The usage of an answer is that of all its rounds, as far as it is known. What it thought is what it thought in the first round and in the last. What
+/// serves it is what served the first round.
 ///
 /// Errors: kind `Invalid`, code `schema_unsupported` for a schema that nothing can be checked against, before the model is asked; kind `Failed`, code
-/// `answer_invalid` with the faults for an answer that is still wrong after the last repair, when the context has no room for one, or that has more
-/// than 16 MiB; kind `Failed`, code `tool_loop`, for calls that are stopped. None of them quotes what the model wrote, beyond the name of a tool that does
-/// not exist. They come in place of the answer, or in place of its end if its text was given on.
+/// `answer_invalid` with the faults for an answer that is still wrong after the last repair, or when there is none since the answer was cut, the context has
+/// no room for it or the backend refuses it; the same for one of more than 16 MiB; kind `Failed`, code `tool_loop`, for calls that are stopped. None of them
+/// quotes what the model wrote, beyond the name of a tool that does not exist; a backend's own words are passed on. What is wrong with an answer is told in
+/// it, in place of its end, and not by the call that began it.
 pub struct Structured {
     inner: Arc<dyn ChatModel>,
     /// What it says of itself, where that is more than the model does.

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::local::simd::{exp, multiversioned, sum, total};
+use crate::local::simd::{bend, exp, multiversioned, sum, total};
 
-/// How many heads there are, and of what size.
+/// How many heads there are, of what size, and how they look at what came before.
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
     /// Heads that ask.
@@ -13,6 +13,43 @@ pub(crate) struct Heads {
     pub(crate) shared: usize,
     /// Numbers in a head.
     pub(crate) size: usize,
+    /// Which numbers of a head turn together.
+    pub(crate) pairs: Pairs,
+    /// What a score is times.
+    pub(crate) scale: f32,
+    /// A score is bent so that it stays between this and its negative.
+    pub(crate) cap: Option<f32>,
+    /// How many positions are seen, the own one among them; all where it is not given.
+    pub(crate) window: Option<usize>,
+}
+
+impl Heads {
+    /// Heads that see everything before them, with pairs of neighbours and the usual scale: the root of a head's size takes what the sum of as many
+    /// products gains.
+    pub(crate) fn new(query: usize, shared: usize, size: usize) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "a head is far below 2^24")]
+        let scale = (size as f32).sqrt().recip();
+        Self { query, shared, size, pairs: Pairs::Neighbours, scale, cap: None, window: None }
+    }
+
+    /// Numbers of all heads that ask.
+    pub(crate) fn asking(&self) -> usize {
+        self.query * self.size
+    }
+
+    /// Numbers of all heads with keys.
+    pub(crate) fn keeping(&self) -> usize {
+        self.shared * self.size
+    }
+}
+
+/// Which numbers of a head turn together. GGUF leaves the order of a head's numbers to the architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// The first with the second, the third with the fourth.
+    Neighbours,
+    /// The first of the first half with the first of the second.
+    Halves,
 }
 
 /// Positions below which sharing one token's work among threads costs more than it saves.
@@ -43,24 +80,67 @@ impl Cache {
     }
 }
 
-/// The cosine and sine of each pair of a head, for `count` positions from `first` on.
-pub(crate) fn rotation(first: usize, count: usize, size: usize, base: f32) -> Vec<(f32, f32)> {
-    let angle = |position: usize, pair: usize| {
-        #[allow(clippy::cast_precision_loss, reason = "positions and sizes are far below 2^53")]
-        let angle = position as f64 / f64::from(base).powf(2.0 * pair as f64 / size as f64);
-        #[allow(clippy::cast_possible_truncation, reason = "single precision is what the model computes in")]
-        let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
-        (cos, sin)
-    };
-    (first..first + count).flat_map(|position| (0..size / 2).map(move |pair| angle(position, pair))).collect()
+/// By which angles the pairs of a head are turned.
+pub(crate) struct Rope {
+    /// A pair turns by the position divided by this.
+    divisors: Vec<f64>,
+    /// What cosines and sines are times: above 1 where a model was stretched to longer texts than it was first trained with.
+    magnitude: f32,
 }
 
-/// Turns neighbouring numbers of each head by the angles of its position: llama's pairs, as GGUF stores them.
-fn rotate(heads: &mut [f32], size: usize, angles: &[(f32, f32)]) {
-    for head in heads.chunks_exact_mut(size) {
-        for (pair, (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
-            let [a, b] = *pair;
-            *pair = [a * cos - b * sin, a * sin + b * cos];
+impl Rope {
+    /// The angles of the first `turned` numbers of a head.
+    pub(crate) fn new(base: f32, turned: usize) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+        let divisor = |pair: usize| f64::from(base).powf(2.0 * pair as f64 / turned as f64);
+        Self { divisors: (0..turned / 2).map(divisor).collect(), magnitude: 1.0 }
+    }
+
+    /// The same, with each pair slower by its factor.
+    pub(crate) fn slower(mut self, factors: impl IntoIterator<Item = f32>) -> Self {
+        for (divisor, factor) in self.divisors.iter_mut().zip(factors) {
+            *divisor *= f64::from(factor);
+        }
+        self
+    }
+
+    /// The same, with this magnitude.
+    pub(crate) fn stretched(self, magnitude: f32) -> Self {
+        Self { magnitude, ..self }
+    }
+
+    /// The cosine and sine of each pair, for `count` positions from `first` on.
+    pub(crate) fn angles(&self, first: usize, count: usize) -> Vec<(f32, f32)> {
+        let angle = |position: usize, divisor: &f64| {
+            #[allow(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
+            let angle = position as f64 / divisor;
+            #[allow(clippy::cast_possible_truncation, reason = "single precision is what the model computes in")]
+            let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
+            (cos * self.magnitude, sin * self.magnitude)
+        };
+        let positions = first..first + count;
+        positions.flat_map(|position| self.divisors.iter().map(move |divisor| angle(position, divisor))).collect()
+    }
+}
+
+/// Turns the pairs of each head by the angles of its position. Numbers beyond the last pair stay.
+fn rotate(heads: &mut [f32], size: usize, pairs: Pairs, angles: &[(f32, f32)]) {
+    match pairs {
+        Pairs::Neighbours => {
+            for head in heads.chunks_exact_mut(size) {
+                for (pair, (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
+                    let [a, b] = *pair;
+                    *pair = [a * cos - b * sin, a * sin + b * cos];
+                }
+            }
+        }
+        Pairs::Halves => {
+            for head in heads.chunks_exact_mut(size) {
+                let (first, second) = head.split_at_mut(angles.len());
+                for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                }
+            }
         }
     }
 }
@@ -75,11 +155,12 @@ pub(crate) fn attend(
     rows: &mut [f32],
     out: &mut [f32],
 ) {
-    let Heads { query, shared, size } = heads;
-    let (asking, keeping) = (query * size, shared * size);
+    let Heads { query, shared, size, pairs, scale, cap, window } = heads;
+    let (asking, keeping) = (heads.asking(), heads.keeping());
     let row_length = asking + 2 * keeping;
-    for ((index, row), angles) in rows.chunks_exact_mut(row_length).enumerate().zip(rotation.chunks_exact(size / 2)) {
-        rotate(&mut row[..asking + keeping], size, angles);
+    let turned = rotation.len() / (rows.len() / row_length).max(1);
+    for ((index, row), angles) in rows.chunks_exact_mut(row_length).enumerate().zip(rotation.chunks_exact(turned)) {
+        rotate(&mut row[..asking + keeping], size, pairs, angles);
         let (keys, values) = row[asking..].split_at(keeping);
         for head in 0..shared {
             let to = (head * cache.room + first + index) * size;
@@ -92,8 +173,10 @@ pub(crate) fn attend(
         let (position, head) = (index / query, index % query);
         let asks = &rows[position * row_length + head * size..][..size];
         let start = head / (query / shared) * cache.room * size;
-        let seen = start..start + (first + position + 1) * size;
-        mix(asks, &cache.keys[seen.clone()], &cache.values[seen], scores, out);
+        let end = first + position + 1;
+        let begin = window.map_or(0, |window| end.saturating_sub(window));
+        let seen = start + begin * size..start + end * size;
+        mix(asks, &cache.keys[seen.clone()], &cache.values[seen], scale, cap, scores, out);
     };
     if out.len() == asking && first < ALONE {
         let mut scores = Vec::new();
@@ -105,10 +188,16 @@ pub(crate) fn attend(
 
 multiversioned! {
     /// The values, weighted by how well their keys answer `asks`.
-    pub(crate) fn mix(asks: &[f32], keys: &[f32], values: &[f32], scores: &mut Vec<f32>, out: &mut [f32]) {
+    pub(crate) fn mix(
+        asks: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scale: f32,
+        cap: Option<f32>,
+        scores: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
         let size = asks.len();
-        #[allow(clippy::cast_precision_loss, reason = "a head is far below 2^24")]
-        let scale = (size as f32).sqrt().recip();
         // Plain loops: a closure may become a function of its own, which has none of these instructions.
         scores.resize(keys.len() / size, 0.0);
         let mut most = [f32::NEG_INFINITY; 16];
@@ -125,6 +214,12 @@ multiversioned! {
         let mut top = f32::NEG_INFINITY;
         for most in most {
             top = if most > top { most } else { top };
+        }
+        if let Some(cap) = cap {
+            for score in scores.iter_mut() {
+                *score = bend(*score, cap);
+            }
+            top = bend(top, cap);
         }
         for score in scores.iter_mut() {
             *score = exp(*score - top);
@@ -146,7 +241,7 @@ mod tests {
 
     #[test]
     fn attention_is_softmax_over_what_came_before() {
-        let heads = Heads { query: 2, shared: 1, size: 16 };
+        let heads = Heads::new(2, 1, 16);
         let mut random = fastrand::Rng::with_seed(5);
         let rows: Vec<f32> = (0..3 * 64).map(|_| random.f32() - 0.5).collect();
         // All angles 0: no rotation, so that the reference stays plain.
@@ -180,13 +275,49 @@ mod tests {
     }
 
     #[test]
-    fn rotation_turns_neighbours_and_keeps_lengths() {
-        let angles = rotation(3, 1, 4, 10_000.0);
-        let mut head = [1.0, 0.0, 0.0, 2.0];
-        rotate(&mut head, 4, &angles);
-        let expected = [3f32.cos(), 3f32.sin(), -2.0 * 0.03f32.sin(), 2.0 * 0.03f32.cos()];
-        for (found, expected) in head.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-6);
+    fn a_window_hides_what_is_older_and_a_cap_bends_scores() {
+        let heads = Heads { window: Some(2), cap: Some(0.5), scale: 2.0, ..Heads::new(1, 1, 16) };
+        let mut random = fastrand::Rng::with_seed(9);
+        let rows: Vec<f32> = (0..4 * 48).map(|_| random.f32() - 0.5).collect();
+        let mut out = vec![0.0; 4 * 16];
+        attend(heads, &mut Cache::new(heads, 4), 0, &[(1.0, 0.0); 4 * 8], &mut rows.clone(), &mut out);
+        let part = |position: usize, part: usize| &rows[position * 48 + part * 16..][..16];
+        for position in 0_usize..4 {
+            let seen = position.saturating_sub(1)..=position;
+            let weight = |at: usize| {
+                let dot = part(position, 0).iter().zip(part(at, 1)).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                (0.5 * (2.0 * dot.sum::<f64>() / 0.5).tanh()).exp()
+            };
+            let all: f64 = seen.clone().map(weight).sum();
+            for n in 0..16 {
+                let expected: f64 = seen.clone().map(|at| weight(at) / all * f64::from(part(at, 2)[n])).sum();
+                assert!((f64::from(out[position * 16 + n]) - expected).abs() < 1e-5);
+            }
         }
+    }
+
+    #[test]
+    fn rotation_turns_pairs_and_keeps_lengths() {
+        let angles = Rope::new(10_000.0, 4).angles(3, 1);
+        let turn = |x: f32, by: f32| (x * by.cos(), x * by.sin());
+        // (1, 0) by 3, and (0, 2) by 0.03: neighbours, then halves of the first four numbers.
+        let ((a, b), (d, c)) = (turn(1.0, 3.0), turn(2.0, 0.03));
+        for (pairs, mut head, expected) in [
+            (Pairs::Neighbours, [1.0, 0.0, 0.0, 2.0, 5.0, 6.0], [a, b, -c, d, 5.0, 6.0]),
+            (Pairs::Halves, [1.0, 0.0, 0.0, 2.0, 5.0, 6.0], [a, -c, b, d, 5.0, 6.0]),
+        ] {
+            rotate(&mut head, 6, pairs, &angles);
+            for (found, expected) in head.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{pairs:?}: {head:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slower_rope_turns_less_and_a_stretched_one_lengthens() {
+        let angles = Rope::new(100.0, 4).slower([2.0, 4.0]).stretched(1.5).angles(6, 1);
+        let [(cos, _), (_, sin)] = angles[..] else { panic!("{} pairs", angles.len()) };
+        assert!((cos - 1.5 * 3f32.cos()).abs() < 1e-6);
+        assert!((sin - 1.5 * 0.15f32.sin()).abs() < 1e-6);
     }
 }

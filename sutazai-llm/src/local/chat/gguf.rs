@@ -1,8 +1,11 @@
 //! What a GGUF file says about itself, read with typed errors.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeSet,
     fs::File,
     io::{BufReader, ErrorKind as IoKind},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -10,7 +13,7 @@ use std::{
 use candle_core::{
     Device,
     quantized::{
-        QTensor,
+        QStorage, QTensor,
         gguf_file::{Content, Value},
     },
 };
@@ -22,6 +25,8 @@ use super::header;
 pub(crate) struct Gguf {
     content: Content,
     reader: BufReader<File>,
+    /// Tensors that nobody has asked for yet.
+    unread: BTreeSet<String>,
 }
 
 impl Gguf {
@@ -35,7 +40,10 @@ impl Gguf {
         // candle divides by what stands in the header.
         let read = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)));
         match read {
-            Ok(Ok(content)) => Ok(Self { content, reader }),
+            Ok(Ok(content)) => {
+                let unread = content.tensor_infos.keys().cloned().collect();
+                Ok(Self { content, reader, unread })
+            }
             Ok(Err(error)) => Err(match header::foreign_type(&mut reader) {
                 Some(kind) => unsupported(format!("its weights are of type {kind}, which is not known")),
                 None => damaged("its header cannot be read").because(error),
@@ -44,9 +52,9 @@ impl Gguf {
         }
     }
 
-    /// The names of all tensors.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = &str> {
-        self.content.tensor_infos.keys().map(String::as_str)
+    /// The names of all tensors that were not read, in their order.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &str> {
+        self.unread.iter().map(String::as_str)
     }
 
     /// The header value called `key`.
@@ -74,6 +82,25 @@ impl Gguf {
         match count {
             Some(count) if range.contains(&count) => Ok(count),
             _ => Err(damaged(format!("{key} is not a number in {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A count in the header, which must lie in `range`; none where it is not given.
+    pub(crate) fn count_if_any(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>> {
+        self.get(key).map(|_| self.count(key, range)).transpose()
+    }
+
+    /// A text in the header; none where it is not given.
+    pub(crate) fn text_if_any(&self, key: &str) -> Result<Option<&str>> {
+        self.get(key).map(|_| self.text(key)).transpose()
+    }
+
+    /// A finite number above 0 in the header; none where it is not given, or 0.
+    pub(crate) fn number_if_any(&self, key: &str) -> Result<Option<f32>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::F32(number)) if *number == 0.0 => Ok(None),
+            Some(_) => self.number(key).map(Some),
         }
     }
 
@@ -107,6 +134,7 @@ impl Gguf {
         if info.shape.dims() != shape {
             return Err(damaged(format!("tensor {name} has shape {:?} instead of {shape:?}", info.shape.dims())));
         }
+        self.unread.remove(name);
         let read_error = |error| damaged(format!("tensor {name} cannot be read")).because(error);
         self.content.tensor(&mut self.reader, name, &Device::Cpu).map_err(read_error)
     }
@@ -129,6 +157,18 @@ pub(crate) fn numbers<T>(name: &str, stored: &QTensor, read: impl FnOnce(&[f32])
         }
         _ => Err(Error::new(ErrorKind::Internal, "a fresh tensor is not contiguous in memory")),
     }
+}
+
+/// Some rows of a tensor that has two dimensions, as the file has them.
+pub(crate) fn rows(name: &str, stored: &QTensor, rows: Range<usize>) -> Result<QTensor> {
+    let part = || {
+        let (kind, (_, columns)) = (stored.dtype(), stored.shape().dims2()?);
+        let bytes = columns / kind.block_size() * kind.type_size();
+        let data = stored.data()?;
+        let part = Cow::Borrowed(&data[rows.start * bytes..rows.end * bytes]);
+        QTensor::new(QStorage::from_data(part, &Device::Cpu, kind)?, (rows.len(), columns))
+    };
+    part().map_err(|error: candle_core::Error| damaged(format!("tensor {name} cannot be read")).because(error))
 }
 
 /// The error of a file that is not there.

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::nibbles::{Nibbles, STORED};
+use super::nibbles::{Nibbles, Quarter};
 use crate::local::simd::{Isa, multiversioned};
 
 /// Columns that share a scale.
@@ -29,10 +29,16 @@ struct Tile {
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
+    /// Rows that follow one another, each part in its own bits. All but the last have whole strips.
+    parts: Vec<Part>,
+}
+
+struct Part {
+    rows: usize,
     tiles: Tiles,
 }
 
-/// The tiles of a matrix: strips of 16 rows one after another, and within a strip its blocks of columns.
+/// Strips of 16 rows one after another, and within a strip its blocks of columns.
 enum Tiles {
     Eight(Vec<Tile>),
     Four(Vec<Nibbles>),
@@ -75,20 +81,37 @@ impl Matrix {
         });
         // The scale of a block with such a number is none either.
         let finite = tiles.par_iter().all(|tile| tile.scales.iter().all(|scale| scale.is_finite()));
-        finite.then_some(Self { rows: rows.len(), columns, tiles: Tiles::Eight(tiles) })
+        finite.then(|| Self::of(columns, rows.len(), Tiles::Eight(tiles)))
     }
 
-    /// A matrix of rows in GGUF's Q4_1; `parts` follow one another. `None` if a scale is not finite.
-    pub(crate) fn of_nibbles(columns: usize, parts: &[&[u8]]) -> Option<Self> {
-        let blocks = columns / BLOCK;
-        let rows: Vec<_> = parts.iter().flat_map(|part| part.as_chunks::<STORED>().0.chunks_exact(blocks)).collect();
+    /// A matrix of rows in 4 bits, as a file has them in blocks of the form `B`; `parts` follow one another. `None` if a scale is not finite.
+    pub(crate) fn of_nibbles<B: Quarter>(columns: usize, parts: &[&[u8]]) -> Option<Self> {
+        let (blocks, bytes) = (columns / BLOCK, columns / B::COLUMNS * B::BYTES);
+        let rows: Vec<&[u8]> = parts.iter().flat_map(|part| part.chunks_exact(bytes)).collect();
         let mut tiles = vec![Nibbles::EMPTY; rows.len().div_ceil(LANES) * blocks];
         let finite = tiles.par_chunks_mut(blocks).zip(rows.par_chunks(LANES)).all(|(tiles, rows)| {
-            let blocks =
-                rows.iter().enumerate().flat_map(|(lane, row)| row.iter().enumerate().map(move |at| (lane, at)));
-            blocks.fold(true, |finite, (lane, (index, stored))| tiles[index].put(lane, stored) && finite)
+            rows.iter().enumerate().fold(true, |finite, (lane, row)| B::put(row, lane, tiles) && finite)
         });
-        finite.then_some(Self { rows: rows.len(), columns, tiles: Tiles::Four(tiles) })
+        finite.then(|| Self::of(columns, rows.len(), Tiles::Four(tiles)))
+    }
+
+    fn of(columns: usize, rows: usize, tiles: Tiles) -> Self {
+        Self { rows, columns, parts: vec![Part { rows, tiles }] }
+    }
+
+    /// Whether further rows may follow `rows` rows that are held in other bits.
+    pub(crate) fn may_follow(rows: usize) -> bool {
+        rows.is_multiple_of(LANES)
+    }
+
+    /// The rows of all matrices, one after another; they are as long as one another, and all but the last let others follow.
+    pub(crate) fn stack(matrices: impl IntoIterator<Item = Self>) -> Option<Self> {
+        matrices.into_iter().reduce(|mut all, mut next| {
+            debug_assert!(all.columns == next.columns && Self::may_follow(all.rows));
+            all.rows += next.rows;
+            all.parts.append(&mut next.parts);
+            all
+        })
     }
 
     /// Rows.
@@ -98,11 +121,18 @@ impl Matrix {
 
     /// Writes row `index` as floats.
     pub(crate) fn read_row(&self, index: usize, out: &mut [f32]) {
-        let (blocks, lane) = (self.columns / BLOCK, index % LANES);
-        let strip = index / LANES * blocks..(index / LANES + 1) * blocks;
-        match &self.tiles {
-            Tiles::Eight(tiles) => read(&tiles[strip], lane, out),
-            Tiles::Four(tiles) => read(&tiles[strip], lane, out),
+        let mut index = index;
+        for part in &self.parts {
+            if index >= part.rows {
+                index -= part.rows;
+                continue;
+            }
+            let (blocks, lane) = (self.columns / BLOCK, index % LANES);
+            let strip = index / LANES * blocks..(index / LANES + 1) * blocks;
+            return match &part.tiles {
+                Tiles::Eight(tiles) => read(&tiles[strip], lane, out),
+                Tiles::Four(tiles) => read(&tiles[strip], lane, out),
+            };
         }
     }
 
@@ -122,9 +152,14 @@ impl Matrix {
         let count = input.rows() * 2;
         // Threads write whole tiles of results; one pass afterwards puts them in order.
         scratch.resize(self.rows.div_ceil(LANES) * LANES * count, 0.0);
-        match &self.tiles {
-            Tiles::Eight(tiles) => strips(isa, tiles, input, scratch),
-            Tiles::Four(tiles) => strips(isa, tiles, input, scratch),
+        let mut results = scratch.as_mut_slice();
+        for part in &self.parts {
+            let (own, others) = results.split_at_mut(part.rows.div_ceil(LANES) * LANES * count);
+            match &part.tiles {
+                Tiles::Eight(tiles) => strips(isa, tiles, input, own),
+                Tiles::Four(tiles) => strips(isa, tiles, input, own),
+            }
+            results = others;
         }
         let rows = self.rows;
         let order = |(row, out): (usize, &mut [f32])| {
@@ -446,6 +481,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::local::chat::nibbles::{Q4K, Q40, Q41};
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -489,10 +525,10 @@ mod tests {
         }
     }
 
-    /// The rows in Q4_1, as a file has them, and as floats.
-    fn stored(rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) {
+    /// The rows as a file has them, and as floats.
+    fn stored(rows: usize, columns: usize, kind: GgmlDType) -> (Vec<u8>, Vec<f32>) {
         let weights = Tensor::from_vec(numbers(rows * columns, 6), (rows, columns), &Device::Cpu).unwrap();
-        let stored = QTensor::quantize(&weights, GgmlDType::Q4_1).unwrap();
+        let stored = QTensor::quantize(&weights, kind).unwrap();
         let floats = stored.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         (stored.data().unwrap().into_owned(), floats)
     }
@@ -500,9 +536,9 @@ mod tests {
     #[test]
     fn four_bits_are_read_and_multiplied_exactly_in_any_batch() {
         for (rows, columns) in [(48, 576), (17, 32), (5, 96), (1, 64)] {
-            let (bytes, floats) = stored(rows, columns);
-            let (first, second) = bytes.split_at(columns / BLOCK * STORED);
-            let matrix = Matrix::of_nibbles(columns, &[first, second]).unwrap();
+            let (bytes, floats) = stored(rows, columns, GgmlDType::Q4_1);
+            let (first, second) = bytes.split_at(columns / BLOCK * Q41::BYTES);
+            let matrix = Matrix::of_nibbles::<Q41>(columns, &[first, second]).unwrap();
             let mut row = vec![0.0; columns];
             for (index, expected) in floats.chunks(columns).enumerate() {
                 matrix.read_row(index, &mut row);
@@ -524,10 +560,82 @@ mod tests {
                 }
             }
         }
-        let (mut bytes, _) = stored(20, 64);
-        bytes[19 * 2 * STORED + 3] = 0x7c;
-        bytes[19 * 2 * STORED + 2] = 0;
-        assert!(Matrix::of_nibbles(64, &[&bytes]).is_none());
+        let (mut bytes, _) = stored(20, 64, GgmlDType::Q4_1);
+        bytes[19 * 2 * Q41::BYTES + 3] = 0x7c;
+        bytes[19 * 2 * Q41::BYTES + 2] = 0;
+        assert!(Matrix::of_nibbles::<Q41>(64, &[&bytes]).is_none());
+    }
+
+    #[test]
+    fn blocks_with_a_middle_instead_of_a_least_value_are_read_exactly() {
+        let (bytes, floats) = stored(20, 96, GgmlDType::Q4_0);
+        let matrix = Matrix::of_nibbles::<Q40>(96, &[&bytes]).unwrap();
+        let mut row = vec![0.0; 96];
+        for (index, expected) in floats.chunks(96).enumerate() {
+            matrix.read_row(index, &mut row);
+            assert_eq!(row, expected, "row {index}");
+        }
+        let input = numbers(96, 11);
+        for isa in Isa::available() {
+            for (found, expected) in product(isa, &matrix, &input).iter().zip(exact(&floats, &input)) {
+                assert!((found - expected).abs() < 0.002, "{isa:?}: {found} is not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_256_stay_in_4_bits_to_within_the_rounding_of_a_scale() {
+        let (rows, columns) = (21, 512);
+        let (mut bytes, floats) = stored(rows, columns, GgmlDType::Q4K);
+        let matrix = Matrix::of_nibbles::<Q4K>(columns, &[&bytes]).unwrap();
+        let (mut row, mut held) = (vec![0.0; columns], Vec::new());
+        for (index, expected) in floats.chunks(columns).enumerate() {
+            matrix.read_row(index, &mut row);
+            for (found, expected) in row.iter().zip(expected) {
+                // A scale of 2/15 is rounded by 2^-14 at most, which counts up to fifteen times; a least value of -1 by 2^-12.
+                assert!((found - expected).abs() < 1.3e-3, "row {index}: {found} is not {expected}");
+            }
+            held.extend_from_slice(&row);
+        }
+        let input = numbers(3 * columns, 8);
+        let expected: Vec<f32> = input.chunks(columns).flat_map(|input| exact(&held, input)).collect();
+        for isa in Isa::available() {
+            for (found, expected) in product(isa, &matrix, &input).iter().zip(&expected) {
+                assert!((found - expected).abs() < 0.002, "{isa:?}: {found} is not {expected}");
+            }
+        }
+        // The factor of all scales of the last row's last block.
+        let last = bytes.len() - Q4K::BYTES;
+        bytes[last..last + 2].copy_from_slice(&[0, 0x7c]);
+        assert!(Matrix::of_nibbles::<Q4K>(columns, &[&bytes]).is_none());
+    }
+
+    #[test]
+    fn rows_in_other_bits_follow_one_another() {
+        let columns = 64;
+        let (bytes, _) = stored(32, columns, GgmlDType::Q4_1);
+        let floats = numbers(21 * columns, 9);
+        let four = || Matrix::of_nibbles::<Q41>(columns, &[&bytes]).unwrap();
+        let eight = || Matrix::quantise(columns, &[&floats]).unwrap();
+        let both = Matrix::stack([four(), eight()]).unwrap();
+        assert_eq!(both.rows(), 53);
+        let (mut row, mut alone) = (vec![0.0; columns], vec![0.0; columns]);
+        for index in 0..53 {
+            both.read_row(index, &mut row);
+            match index.checked_sub(32) {
+                None => four().read_row(index, &mut alone),
+                Some(index) => eight().read_row(index, &mut alone),
+            }
+            assert_eq!(row, alone, "row {index}");
+        }
+        for count in [1, 5] {
+            let input = numbers(count * columns, 10);
+            let (first, second) = (product(Isa::best(), &four(), &input), product(Isa::best(), &eight(), &input));
+            let expected: Vec<f32> =
+                first.chunks(32).zip(second.chunks(21)).flat_map(|(first, second)| [first, second].concat()).collect();
+            assert_eq!(product(Isa::best(), &both, &input), expected);
+        }
+        assert!(Matrix::may_follow(32) && !Matrix::may_follow(21));
     }
 
     #[test]

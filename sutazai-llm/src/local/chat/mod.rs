@@ -1,12 +1,12 @@
-//! Chat with GGUF models of the llama family, in process.
+//! Chat with GGUF models, in process.
 
 mod answer;
 mod attention;
+mod decoder;
 mod gguf;
 mod grammar;
 mod header;
 mod in_process;
-mod llama;
 #[cfg(feature = "llama-cpp")]
 mod llama_cpp;
 mod loaded;
@@ -33,7 +33,7 @@ use sutazai_core::{
 #[cfg(feature = "llama-cpp")]
 pub use self::llama_cpp::LlamaCppChat;
 pub use self::tokenizer::Tokenizer;
-use self::{in_process::InProcess, llama::Llama};
+use self::{decoder::Decoder, in_process::InProcess};
 use crate::{gateway::TokenCounter, registry::ModelStore};
 
 /// Tokens of context at most, whatever is asked for.
@@ -50,7 +50,8 @@ pub struct LocalChatConfig {
     pub file: ModelFile,
     /// Threads that compute; by default one per processor.
     pub threads: usize,
-    /// Tokens of prompt and answer together, at most 2^20; a model trained for fewer has fewer. 8,192 by default.
+    /// Tokens of prompt and answer together, at most 2^20; a model trained for fewer has fewer. 8,192 by default. A phi3 model that has one rotation for
+    /// short texts and another for long ones takes that for long ones where this is more than what it was first trained with, such as 4,096.
     pub context_length: usize,
     /// Requests that are answered at a time, with one pass over the weights for all of them, at most 64; 4 by default. Each has a session with room for the whole
     /// context, whose memory is used as far as it is filled; what one has read is kept for the next request of the same tenant that begins alike.
@@ -97,7 +98,8 @@ impl LocalChatConfig {
     }
 }
 
-/// A chat model that runs in this process: a GGUF file of the llama family. Weights in Q4_1 stay as they are, all others are held in 8 bits.
+/// A chat model that runs in this process: a GGUF file of one of the architectures llama, qwen2, qwen3, gemma, gemma2, gemma3 and phi3. Any other is
+/// refused by its name, with the code `model_unsupported`. Weights in Q4_0, Q4_1 and Q4_K stay in 4 bits, all others are held in 8.
 ///
 /// Making one is cheap. The file is read when the first request comes, on a thread of the model's own, where all inference runs; from then on its
 /// information has the model's own context length where that is less. Requests beyond its sessions wait in order. The beginning of a prompt that it has read
@@ -109,9 +111,9 @@ impl LocalChat {
     /// The model that `config` describes; nothing is read yet.
     #[must_use]
     pub fn new(config: LocalChatConfig) -> Self {
-        let threads = config.threads;
-        Self(InProcess::new(config, "local", threads, |_, gguf, vocabulary| {
-            Ok(Box::new(Llama::from_gguf(gguf, vocabulary)?))
+        let (threads, context) = (config.threads, config.context_length);
+        Self(InProcess::new(config, "local", threads, move |_, gguf, vocabulary| {
+            Ok(Box::new(Decoder::from_gguf(gguf, vocabulary, context)?))
         }))
     }
 

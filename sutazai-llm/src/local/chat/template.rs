@@ -1,5 +1,7 @@
 //! A model's own chat template: messages to the text that it was trained on.
 
+use std::slice;
+
 use minijinja::{Environment, Error as JinjaError, ErrorKind as JinjaKind, context, syntax::SyntaxConfig};
 use sutazai_core::{
     Error, Fault, Result,
@@ -53,8 +55,25 @@ impl Template {
         Ok(Self { environment, bos, eos, control })
     }
 
-    /// The prompt for an answer to `messages`.
+    /// The prompt for an answer to `messages`. Where a template refuses what the system says, as gemma's does, it is said at the beginning of what the
+    /// user says first.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<String> {
+        let refusal = match self.fill(messages) {
+            Ok(text) => return Ok(text),
+            Err(error) => error,
+        };
+        let folded = match messages {
+            [system, user, rest @ ..] if refusal.kind() == JinjaKind::InvalidOperation && leads(system, user) => {
+                let content = format!("{}\n\n{}", system.content, user.content);
+                let first = Message { content, ..user.clone() };
+                self.fill(&[slice::from_ref(&first), rest].concat()).ok()
+            }
+            _ => None,
+        };
+        folded.ok_or_else(|| refused(refusal))
+    }
+
+    fn fill(&self, messages: &[Message]) -> Result<String, JinjaError> {
         let messages: Vec<_> = messages
             .iter()
             .map(|message| {
@@ -67,20 +86,9 @@ impl Template {
                 context! { role, content => self.defuse(&message.content) }
             })
             .collect();
-        let template = self.environment.get_template("chat");
-        template
-            .and_then(|template| {
-                template.render(context! {
-                    messages, add_generation_prompt => true, bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
-                })
-            })
-            .map_err(|error| {
-                let reason = error.detail().unwrap_or("it does not fit the messages").to_owned();
-                let fault = Fault::new("/messages", format!("the model's chat template refuses them: {reason}"));
-                Error::invalid("the conversation is not one that this model understands", vec![fault])
-                    .during("render prompt")
-                    .because(error)
-            })
+        self.environment.get_template("chat")?.render(context! {
+            messages, add_generation_prompt => true, bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
+        })
     }
 
     /// A message that spells a control token must not become one: a document could otherwise speak as the system.
@@ -93,6 +101,25 @@ impl Template {
             _ => content,
         })
     }
+}
+
+/// Whether the system speaks first, and then the user.
+fn leads(system: &Message, user: &Message) -> bool {
+    system.role == Role::System && user.role == Role::User
+}
+
+/// The error of messages that a template does not take, or of a template that wants what is not there.
+fn refused(error: JinjaError) -> Error {
+    let reason = error.detail().unwrap_or("it does not fit the messages").to_owned();
+    let wants =
+        [JinjaKind::UnknownFunction, JinjaKind::UnknownFilter, JinjaKind::UnknownTest, JinjaKind::UnknownMethod];
+    let error = if wants.contains(&error.kind()) {
+        unsupported(format!("its chat template wants what is not known: {reason}")).because(error)
+    } else {
+        let fault = Fault::new("/messages", format!("the model's chat template refuses them: {reason}"));
+        Error::invalid("the conversation is not one that this model understands", vec![fault]).because(error)
+    };
+    error.during("render prompt")
 }
 
 #[cfg(test)]
@@ -131,5 +158,79 @@ mod tests {
         assert!(error.faults()[0].message.contains("roles must alternate"), "{error:?}");
         let endless = template("{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}");
         assert_eq!(endless.render(&[Message::user("x")]).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    /// With what the template of Qwen 3 is made of: it looks for the last question from the end, and leaves out what was thought before.
+    #[test]
+    fn a_template_may_look_back_and_split() {
+        let template = template(
+            "{%- if tools %}{{ tools | tojson }}{%- endif %}\
+             {%- set ns = namespace(seeking=true, last=messages|length - 1) %}\
+             {%- for message in messages[::-1] %}{%- set index = (messages|length - 1) - loop.index0 %}\
+             {%- if ns.seeking and message.role == 'user' and message.content is string \
+                and not(message.content.startswith('<result>') and message.content.endswith('</result>')) %}\
+             {%- set ns.seeking = false %}{%- set ns.last = index %}{%- endif %}{%- endfor %}{{ ns.last }}:\
+             {%- for message in messages %}{%- set content = message.content %}\
+             {%- if message.role == 'assistant' and message.reasoning_content is not string and '</think>' in content %}\
+             {%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}\
+             {{- '<' + message.role + '>' + content }}{%- endfor %}\
+             {%- if add_generation_prompt %}{{- '<assistant>' }}\
+             {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think></think>' }}{%- endif %}{%- endif %}",
+        );
+        let messages = [
+            Message::user("a"),
+            Message::new(Role::Assistant, "<think>\nhm\n</think>\n\nb"),
+            Message::user("c"),
+            Message::user("<result>d</result>"),
+        ];
+        let text = template.render(&messages).unwrap();
+        assert_eq!(text, "2:<user>a<assistant>b<user>c<user><result>d</result><assistant>");
+    }
+
+    /// With what the template of Llama 3 is made of. Today's date is not told to it, so that a prompt is the same tomorrow.
+    #[test]
+    fn a_template_may_take_the_system_apart_and_does_without_a_date() {
+        let template = template(
+            "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}\
+             {%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}\
+             {%- endif %}{%- endif %}{%- if not tools is defined %}{%- set tools = none %}{%- endif %}\
+             {%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content']|trim %}\
+             {%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}\
+             {{- date_string + '|' + system }}{%- if tools is not none %}{{- tools | tojson(indent=4) }}{%- endif %}\
+             {%- for message in messages %}{%- if not (message.role == 'ipython' or 'tool_calls' in message) %}\
+             {{- '<' + message['role'] + '>' + message['content'] | trim + '<end>' }}{%- endif %}{%- endfor %}",
+        );
+        let text = template.render(&[Message::system(" be brief "), Message::user("hi ")]).unwrap();
+        assert_eq!(text, "<s>26 Jul 2024|be brief<user>hi<end>");
+    }
+
+    /// With what the templates of Gemma are made of, which have no role for the system.
+    #[test]
+    fn what_the_system_says_goes_to_the_user_where_it_has_no_place() {
+        let template = template(
+            "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
+             {% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+             {{ raise_exception('Conversation roles must alternate') }}{% endif %}\
+             {% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}\
+             {{ '<' + role + '>' + message['content'] | trim }}{% endfor %}",
+        );
+        let answer = Message::new(Role::Assistant, "b");
+        let text =
+            template.render(&[Message::system("s"), Message::user("a"), answer.clone(), Message::user("c")]).unwrap();
+        assert_eq!(text, "<s><user>s\n\na<model>b<user>c");
+        // What it refuses for another reason stays refused, for the reason that it gave first.
+        let error = template.render(&[Message::system("s"), Message::user("a"), Message::user("c")]).unwrap_err();
+        assert!(error.faults()[0].message.contains("System role not supported"), "{error:?}");
+        let error = template.render(&[answer]).unwrap_err();
+        assert!(error.faults()[0].message.contains("must alternate"), "{error:?}");
+    }
+
+    #[test]
+    fn a_template_that_wants_what_is_not_there_cannot_be_run() {
+        for (source, part) in [("{{ strftime_now('%Y') }}", "strftime_now"), ("{{ 'x' | wave }}", "wave")] {
+            let error = template(source).render(&[Message::user("x")]).unwrap_err();
+            assert_eq!((error.kind(), error.code()), (ErrorKind::Unsupported, "model_unsupported"));
+            assert!(error.to_string().contains(part), "{error}");
+        }
     }
 }

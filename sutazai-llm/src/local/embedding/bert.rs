@@ -1,4 +1,4 @@
-//! The model itself: BERT, mean of the last layer over the tokens, unit length.
+//! The model itself: an encoder of BERT's family, mean of the last layer over the tokens, unit length.
 
 use std::fs;
 
@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use sutazai_core::{Error, ErrorKind, Result};
 use tokenizers::{Tokenizer, TruncationParams};
 
-use super::network::{Bert, Config};
+use super::{
+    config::{Measures, Refusal},
+    network::Encoder,
+};
 use crate::{
     registry::{Installed, Role, hex},
     vector::normalise,
@@ -20,7 +23,7 @@ const TOKENS: usize = 4096;
 /// A BERT for sentences and its tokenizer, in memory.
 pub(super) struct SentenceBert {
     name: &'static str,
-    bert: Bert,
+    encoder: Encoder,
     tokenizer: Tokenizer,
     dimension: usize,
 }
@@ -29,15 +32,17 @@ impl SentenceBert {
     /// Reads the files and checks each against its digest; code `model_damaged` if one is not what it was. Blocks.
     pub(super) fn load(files: &Installed, context: usize, dimension: usize) -> Result<Self> {
         let name = files.model.name;
-        let config: Config =
-            serde_json::from_slice(&read(files, Role::Config)?).map_err(|error| damaged(name, error))?;
+        let measures = Measures::read(&read(files, Role::Config)?, context).map_err(|refusal| match refusal {
+            Refusal::Damaged(error) => damaged(name, error),
+            Refusal::Unsupported(what) => unsupported(name, &what),
+        })?;
         let mut tokenizer =
             Tokenizer::from_bytes(read(files, Role::Tokenizer)?).map_err(|error| damaged(name, error))?;
         // The file pads and cuts every text to 128 tokens; the model was trained with 256 at most.
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: context, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|error| damaged(name, error))?;
-        if config.hidden_size != dimension || context > config.max_position_embeddings {
+        if measures.width != dimension || context > measures.positions {
             return Err(damaged(name, "the configuration does not fit the catalogue"));
         }
         let load = || {
@@ -46,10 +51,10 @@ impl SentenceBert {
                 DType::F32,
                 &Device::Cpu,
             )?;
-            Bert::load(&weights, &config)
+            Encoder::load(&weights, &measures)
         };
-        let bert = load().map_err(|error| damaged(name, error))?;
-        Ok(Self { name, bert, tokenizer, dimension })
+        let encoder = load().map_err(|error| damaged(name, error))?;
+        Ok(Self { name, encoder, tokenizer, dimension })
     }
 
     /// The vectors of `texts`, in order, and the tokens that were read of each. Blocks.
@@ -86,7 +91,7 @@ impl SentenceBert {
     /// The mean of the last layer over the tokens of each text.
     fn forward(&self, batch: &[(usize, Vec<u32>)]) -> candle_core::Result<Vec<Vec<f32>>> {
         let texts: Vec<&[u32]> = batch.iter().map(|(_, ids)| ids.as_slice()).collect();
-        let hidden = self.bert.forward(&texts)?.flatten_all()?.to_vec1::<f32>()?;
+        let hidden = self.encoder.forward(&texts)?.flatten_all()?.to_vec1::<f32>()?;
         let mut rest = hidden.chunks_exact(self.dimension);
         let mean = |text: &&[u32]| {
             let mut mean = vec![0.0; self.dimension];
@@ -113,6 +118,13 @@ fn read(files: &Installed, role: Role) -> Result<Vec<u8>> {
     } else {
         Err(damaged(files.model.name, format!("{} has changed since it was pulled", path.display())))
     }
+}
+
+fn unsupported(name: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this model cannot be run in process: {what}"))
+        .with_code("model_unsupported")
+        .during("load model")
+        .about(name)
 }
 
 fn damaged(name: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -1,6 +1,8 @@
-//! Sentence embeddings in this process: all-MiniLM-L6-v2 and models of its kind.
+//! Sentence embeddings in this process: all-MiniLM-L6-v2, nomic-embed-text, and models of their kinds.
 
 mod bert;
+mod config;
+mod kernels;
 mod network;
 mod worker;
 
@@ -21,7 +23,8 @@ const BATCH: usize = 32;
 /// Batches of one caller that wait for the worker at once.
 const AHEAD: usize = 2;
 
-/// An embedding model that runs in this process.
+/// An embedding model that runs in this process: a BERT, or one of nomic's kind, which turns heads by their positions and has gates. A vector is the
+/// mean over a text's tokens. What a model wants to see before a text, such as `search_query: `, is the caller's to put there.
 ///
 /// Its weights are loaded on the first call, on a thread of its own, and stay in memory while this value lives. Callers at the same time are served
 /// in common batches.

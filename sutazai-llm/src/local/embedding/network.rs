@@ -1,69 +1,68 @@
-//! BERT's encoder over candle's tensors, without padding: the tokens of all texts lie one after another, so a batch costs what its tokens cost.
+//! Encoders of BERT's family over candle's tensors, without padding: the tokens of all texts lie one after another, so a batch costs what its tokens cost.
 //!
-//! `candle-transformers` has a BERT too; it pads, and it alone costs as much compile time as candle itself.
+//! `candle-transformers` has them too; it pads, and it alone costs as much compile time as candle itself.
 
-use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
-use rayon::prelude::*;
-use serde::Deserialize;
 
-use crate::local::simd::{exp, multiversioned, squares, sum};
-
-/// The measures of a model, as its `config.json` gives them.
-#[derive(Deserialize)]
-pub(super) struct Config {
-    pub(super) hidden_size: usize,
-    pub(super) max_position_embeddings: usize,
-    vocab_size: usize,
-    type_vocab_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    layer_norm_eps: f32,
-    #[serde(rename = "hidden_act")]
-    _activation: Activation,
-}
-
-/// The one activation that is built; a model with another is refused.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Activation {
-    Gelu,
-}
+use super::{
+    config::Measures,
+    kernels::{Gate, Gelu, Norm, Rope},
+};
 
 /// The encoder.
-pub(super) struct Bert {
+pub(super) struct Encoder {
     words: Tensor,
-    /// Of the positions, with that of the first kind of token added: texts come alone.
+    /// What is added to each token: that of its position and of the first kind of token, for texts come alone. A single row where positions have none.
     places: Tensor,
     norm: Norm,
     layers: Vec<Layer>,
     heads: usize,
+    /// The angles by which heads are turned, where positions have no numbers of their own.
+    rope: Option<Rope>,
 }
 
-impl Bert {
+impl Encoder {
     /// Takes the weights it needs; fails if one is missing or of another shape.
-    pub(super) fn load(weights: &VarBuilder<'_>, config: &Config) -> Result<Self> {
-        let (width, heads) = (config.hidden_size, config.num_attention_heads);
+    pub(super) fn load(weights: &VarBuilder<'_>, measures: &Measures) -> Result<Self> {
+        let &Measures { width, heads, kinds, positions, epsilon, rope, .. } = measures;
         if heads == 0 || !width.is_multiple_of(heads) {
             bail!("{heads} heads do not divide a width of {width}");
         }
-        let root = if weights.contains_tensor("bert.embeddings.word_embeddings.weight") {
-            weights.pp("bert")
+        let size = width / heads;
+        if rope.is_some() && size % 2 != 0 {
+            bail!("heads of {size} numbers have no halves");
+        }
+        let name = if rope.is_some() { "nomic_bert" } else { "bert" };
+        let root = if weights.contains_tensor(&format!("{name}.embeddings.word_embeddings.weight")) {
+            weights.pp(name)
         } else {
             weights.clone()
         };
         let embeddings = root.pp("embeddings");
         let table = |name: &str, rows| embeddings.get((rows, width), &format!("{name}_embeddings.weight"));
-        let kind = table("token_type", config.type_vocab_size)?.narrow(0, 0, 1)?;
+        let kind = match kinds {
+            0 => Tensor::zeros((1, width), DType::F32, &Device::Cpu)?,
+            _ => table("token_type", kinds)?.narrow(0, 0, 1)?,
+        };
+        let (places, norm, layers) = match rope {
+            Some(_) => (kind, root.pp("emb_ln"), root.pp("encoder.layers")),
+            None => {
+                let places = table("position", positions)?.broadcast_add(&kind)?;
+                (places, embeddings.pp("LayerNorm"), root.pp("encoder.layer"))
+            }
+        };
+        let layer = |index: usize| match rope {
+            Some(_) => Layer::load_gated(&layers.pp(index.to_string()), measures),
+            None => Layer::load(&layers.pp(index.to_string()), measures),
+        };
         Ok(Self {
-            words: table("word", config.vocab_size)?,
-            places: table("position", config.max_position_embeddings)?.broadcast_add(&kind)?,
-            norm: Norm::load(&embeddings.pp("LayerNorm"), vec![0.0; width], config)?,
-            layers: (0..config.num_hidden_layers)
-                .map(|index| Layer::load(&root.pp(format!("encoder.layer.{index}")), config))
-                .collect::<Result<_>>()?,
+            words: table("word", measures.vocabulary)?,
+            places,
+            norm: Norm::load(&norm, vec![0.0; width], epsilon)?,
+            layers: (0..measures.layers).map(layer).collect::<Result<_>>()?,
             heads,
+            rope: rope.map(|base| Rope::new(base, size, positions)),
         })
     }
 
@@ -74,14 +73,15 @@ impl Bert {
             Tensor::from_vec(values, count, &Device::Cpu)
         };
         let words = self.words.index_select(&tensor(texts.concat())?, 0)?;
-        let positions = texts.iter().flat_map(|text| (0..).take(text.len())).collect();
+        let place = |position: u32| if self.rope.is_some() { 0 } else { position };
+        let positions = texts.iter().flat_map(|text| (0..).map(place).take(text.len())).collect();
         let places = self.places.index_select(&tensor(positions)?, 0)?;
         let mut hidden = words;
         hidden.inplace_op2(&places, &self.norm)?;
         let runs: Vec<(usize, usize)> =
             texts.chunk_by(|a, b| a.len() == b.len()).map(|run| (run.len(), run[0].len())).collect();
         for layer in &self.layers {
-            hidden = layer.forward(hidden, &runs, self.heads)?;
+            hidden = layer.forward(hidden, &runs, self.heads, self.rope.as_ref())?;
         }
         Ok(hidden)
     }
@@ -93,20 +93,26 @@ struct Layer {
     attended: Tensor,
     attended_norm: Norm,
     inner: Tensor,
-    activation: Gelu,
+    activation: Activation,
     outer: Tensor,
     outer_norm: Norm,
 }
 
+/// What stands between the two products of the feed-forward part.
+enum Activation {
+    Gelu(Gelu),
+    Gate(Gate),
+}
+
 impl Layer {
-    fn load(weights: &VarBuilder<'_>, config: &Config) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
+    /// A layer of BERT.
+    fn load(weights: &VarBuilder<'_>, measures: &Measures) -> Result<Self> {
+        let &Measures { width, inner, epsilon, .. } = measures;
         let attention = weights.pp("attention");
         let parts = ["query", "key", "value"].map(|part| Linear::load(&attention.pp("self").pp(part), width, width));
         let [query, key, value] = parts;
         let (query, key, value) = (query?, key?, value?);
-        // Scores are divided by the root of a head's size: done once, here.
-        let scale = ((width / config.num_attention_heads) as f64).sqrt().recip();
+        let scale = scale(measures);
         let mixed = Linear {
             weights: Tensor::cat(&[&(query.weights * scale)?, &key.weights, &value.weights], 1)?,
             bias: Tensor::cat(&[&(query.bias * scale)?, &key.bias, &value.bias], 0)?,
@@ -117,37 +123,68 @@ impl Layer {
         Ok(Self {
             mixed,
             attended: attended.weights,
-            attended_norm: Norm::load(&attention.pp("output.LayerNorm"), attended.bias.to_vec1()?, config)?,
+            attended_norm: Norm::load(&attention.pp("output.LayerNorm"), attended.bias.to_vec1()?, epsilon)?,
             inner: inner_part.weights,
-            activation: Gelu { bias: inner_part.bias.to_vec1()? },
+            activation: Activation::Gelu(Gelu { bias: inner_part.bias.to_vec1()? }),
             outer: outer.weights,
-            outer_norm: Norm::load(&weights.pp("output.LayerNorm"), outer.bias.to_vec1()?, config)?,
+            outer_norm: Norm::load(&weights.pp("output.LayerNorm"), outer.bias.to_vec1()?, epsilon)?,
         })
     }
 
-    fn forward(&self, hidden: Tensor, runs: &[(usize, usize)], heads: usize) -> Result<Tensor> {
+    /// A layer of nomic's kind: one tensor for queries, keys and values, gates, and no biases.
+    fn load_gated(weights: &VarBuilder<'_>, measures: &Measures) -> Result<Self> {
+        let &Measures { width, inner, epsilon, .. } = measures;
+        let get = |name: &str, from, to| weights.get((to, from), &format!("{name}.weight"));
+        let mixed = get("attn.Wqkv", width, 3 * width)?;
+        let queries = (mixed.narrow(0, 0, width)? * scale(measures))?;
+        let mixed = Tensor::cat(&[&queries, &mixed.narrow(0, width, 2 * width)?], 0)?;
+        let inner_part = Tensor::cat(&[&get("mlp.fc11", width, inner)?, &get("mlp.fc12", width, inner)?], 0)?;
+        Ok(Self {
+            mixed: Linear { weights: turned(&mixed)?, bias: Tensor::zeros(3 * width, DType::F32, &Device::Cpu)? },
+            attended: turned(&get("attn.out_proj", width, width)?)?,
+            attended_norm: Norm::load(&weights.pp("norm1"), vec![0.0; width], epsilon)?,
+            inner: turned(&inner_part)?,
+            activation: Activation::Gate(Gate { inner }),
+            outer: turned(&get("mlp.fc2", inner, width)?)?,
+            outer_norm: Norm::load(&weights.pp("norm2"), vec![0.0; width], epsilon)?,
+        })
+    }
+
+    fn forward(&self, hidden: Tensor, runs: &[(usize, usize)], heads: usize, rope: Option<&Rope>) -> Result<Tensor> {
         let mixed = hidden.matmul(&self.mixed.weights)?.broadcast_add(&self.mixed.bias)?;
         let mut parts = Vec::with_capacity(runs.len());
         let mut start = 0;
         for &(count, length) in runs {
-            parts.push(attend(&mixed.narrow(0, start, count * length)?, count, length, heads)?);
+            parts.push(attend(&mixed.narrow(0, start, count * length)?, count, length, heads, rope)?);
             start += count * length;
         }
         let attended = Tensor::cat(&parts, 0)?.matmul(&self.attended)?;
         attended.inplace_op2(&hidden, &self.attended_norm)?;
-        let inner = attended.matmul(&self.inner)?;
-        inner.inplace_op1(&self.activation)?;
+        let mut inner = attended.matmul(&self.inner)?;
+        match &self.activation {
+            Activation::Gelu(gelu) => inner.inplace_op1(gelu)?,
+            Activation::Gate(gate) => inner = inner.apply_op1_no_bwd(gate)?,
+        }
         let outer = inner.matmul(&self.outer)?;
         outer.inplace_op2(&attended, &self.outer_norm)?;
         Ok(outer)
     }
 }
 
+/// Scores are divided by the root of a head's size: done once, with the weights of the queries.
+fn scale(measures: &Measures) -> f64 {
+    ((measures.width / measures.heads) as f64).sqrt().recip()
+}
+
 /// What each token of `count` texts of one length takes from the tokens of its own text.
-fn attend(mixed: &Tensor, count: usize, length: usize, heads: usize) -> Result<Tensor> {
+fn attend(mixed: &Tensor, count: usize, length: usize, heads: usize, rope: Option<&Rope>) -> Result<Tensor> {
     let width = mixed.dim(1)? / 3;
     let size = width / heads;
     let split = mixed.reshape((count, length, 3, heads, size))?.permute((2, 0, 3, 1, 4))?.contiguous()?;
+    if let Some(rope) = rope {
+        // Queries and keys lie before the values.
+        split.narrow(0, 0, 2)?.inplace_op1(&rope.of(length))?;
+    }
     let part = |index: usize| split.get(index)?.reshape((count * heads, length, size));
     let scores = part(0)?.matmul(&part(1)?.t()?)?;
     let attended = softmax_last_dim(&scores)?.matmul(&part(2)?)?;
@@ -162,158 +199,11 @@ struct Linear {
 
 impl Linear {
     fn load(weights: &VarBuilder<'_>, from: usize, to: usize) -> Result<Self> {
-        Ok(Self { weights: weights.get((to, from), "weight")?.t()?.contiguous()?, bias: weights.get(to, "bias")? })
+        Ok(Self { weights: turned(&weights.get((to, from), "weight")?)?, bias: weights.get(to, "bias")? })
     }
 }
 
-/// Adds a bias and the other operand, then brings each row to mean 0 and variance 1, scales and shifts it.
-struct Norm {
-    bias: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    epsilon: f32,
-}
-
-impl Norm {
-    fn load(weights: &VarBuilder<'_>, bias: Vec<f32>, config: &Config) -> Result<Self> {
-        let get = |name: &str| weights.get(config.hidden_size, name)?.to_vec1();
-        Ok(Self { bias, scale: get("weight")?, shift: get("bias")?, epsilon: config.layer_norm_eps })
-    }
-}
-
-impl InplaceOp2 for Norm {
-    fn name(&self) -> &'static str {
-        "add and normalise"
-    }
-
-    fn cpu_fwd(&self, rows: &mut CpuStorage, layout: &Layout, other: &CpuStorage, other_layout: &Layout) -> Result<()> {
-        let width = self.bias.len();
-        let rows = numbers_mut(rows, layout, width)?;
-        let (CpuStorage::F32(other), Some((start, end))) = (other, other_layout.contiguous_offsets()) else {
-            bail!("rows to add must be 32-bit floats that lie together");
-        };
-        let Some(other) = other.get(start..end).filter(|other| other.len() == rows.len()) else {
-            bail!("rows to add must be as many as there are");
-        };
-        rows.par_chunks_mut(width * ROWS).zip(other.par_chunks(width * ROWS)).for_each(|(rows, other)| {
-            normalise(rows, other, &self.bias, &self.scale, &self.shift, self.epsilon);
-        });
-        Ok(())
-    }
-}
-
-/// Adds a bias, then x · Φ(x), Φ the normal distribution's: GELU as it was defined (Hendrycks and Gimpel, 2016).
-struct Gelu {
-    bias: Vec<f32>,
-}
-
-impl InplaceOp1 for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn cpu_fwd(&self, rows: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let width = self.bias.len();
-        numbers_mut(rows, layout, width)?.par_chunks_mut(width * ROWS).for_each(|rows| gelu(rows, &self.bias));
-        Ok(())
-    }
-}
-
-/// Rows that a thread takes at once.
-const ROWS: usize = 16;
-
-/// Rows as numbers; refuses what no product gives.
-fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout, width: usize) -> Result<&'a mut [f32]> {
-    let (CpuStorage::F32(numbers), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-        bail!("rows must be 32-bit floats that lie together");
-    };
-    match numbers.get_mut(start..end) {
-        Some(numbers) if width > 0 && numbers.len().is_multiple_of(width) => Ok(numbers),
-        _ => bail!("rows must have {width} numbers"),
-    }
-}
-
-multiversioned! {
-    pub(crate) fn normalise(rows: &mut [f32], other: &[f32], bias: &[f32], scale: &[f32], shift: &[f32], epsilon: f32) {
-        let width = bias.len();
-        for (row, other) in rows.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
-            for ((x, y), bias) in row.iter_mut().zip(other).zip(bias) {
-                *x += y + bias;
-            }
-            let mean = sum(row) / width as f32;
-            let variance = squares(row, mean) / width as f32;
-            let by = (variance + epsilon).sqrt().recip();
-            for ((x, scale), shift) in row.iter_mut().zip(scale).zip(shift) {
-                *x = (*x - mean) * by * scale + shift;
-            }
-        }
-    }
-}
-
-multiversioned! {
-    pub(crate) fn gelu(rows: &mut [f32], bias: &[f32]) {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            for (x, bias) in row.iter_mut().zip(bias) {
-                let y = *x + bias;
-                *x = y * normal(y);
-            }
-        }
-    }
-}
-
-/// The normal distribution's Φ, to 1e-7: erf after Abramowitz and Stegun, 7.1.26.
-#[inline(always)]
-fn normal(x: f32) -> f32 {
-    let at = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * at);
-    let series = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
-    let tail = 0.5 * series * exp(-at * at);
-    if x < 0.0 { tail } else { 1.0 - tail }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_normal_distribution_is_exact_enough() {
-        // erf from its Taylor series (DLMF 7.6.1), in f64; beyond 4 it is 1 as far as f32 knows.
-        let exact = |x: f64| {
-            let z = x / std::f64::consts::SQRT_2;
-            let (mut term, mut erf) = (z, z);
-            for n in 1..200 {
-                term *= -z * z / f64::from(n);
-                erf += term / f64::from(2 * n + 1);
-            }
-            0.5 + erf / std::f64::consts::PI.sqrt()
-        };
-        for step in -500..=500_i16 {
-            let x = f32::from(step) / 100.0;
-            assert!((f64::from(normal(x)) - exact(f64::from(x))).abs() < 3e-7, "{x}: {}", normal(x));
-        }
-        assert!(normal(-40.0) < 1e-30 && normal(40.0) == 1.0);
-    }
-
-    #[test]
-    fn rows_are_normalised_whatever_their_length() {
-        for width in [1, 15, 16, 17, 384] {
-            let numbers = |seed: u64| {
-                let mut random = fastrand::Rng::with_seed(seed);
-                (0..3 * width).map(|_| random.f32() * 4.0 - 1.0).collect::<Vec<f32>>()
-            };
-            let (mut rows, other) = (numbers(1), numbers(2));
-            let (bias, scale, shift) = (&numbers(3)[..width], &numbers(4)[..width], &numbers(5)[..width]);
-            let sums: Vec<f64> =
-                (0..3 * width).map(|n| f64::from(rows[n]) + f64::from(other[n]) + f64::from(bias[n % width])).collect();
-            normalise(&mut rows, &other, bias, scale, shift, 1e-5);
-            for (row, sums) in rows.chunks(width).zip(sums.chunks(width)) {
-                let mean = sums.iter().sum::<f64>() / width as f64;
-                let variance = sums.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
-                for (n, (found, x)) in row.iter().zip(sums).enumerate() {
-                    let expected = (x - mean) / (variance + 1e-5).sqrt() * f64::from(scale[n]) + f64::from(shift[n]);
-                    assert!((f64::from(*found) - expected).abs() < 1e-4, "{width}: {found} is not {expected}");
-                }
-            }
-        }
-    }
+/// Weights that stand as `(to, from)`, as `(from, to)`.
+fn turned(weights: &Tensor) -> Result<Tensor> {
+    weights.t()?.contiguous()
 }

@@ -63,7 +63,12 @@ fn every_key_of_the_table_is_a_setting_and_has_names_of_its_own() {
         ("agent_limits", r#"{"dev.echo": {"concurrency": 1}}"#),
         ("budgets", r#"{"task": {"tokens": 1}}"#),
     ];
-    let variables = [("OLLAMA_BASE_URL", "http://h:1"), ("SUTAZAI_WEBHOOK_SECRET", "s"), ("OPENAI_API_KEY", "k")];
+    let variables = [
+        ("OLLAMA_BASE_URL", "http://h:1"),
+        ("SUTAZAI_WEBHOOK_SECRET", "s"),
+        ("OPENAI_API_KEY", "k"),
+        ("REDIS_URL", "redis://h"),
+    ];
     let found = with(&values, &variables).unwrap();
     let built: Vec<_> = KEYS.iter().filter(|key| key.kind != Kind::NotBuilt && key.name != "config").collect();
     assert_eq!(found.entries.len(), built.len());
@@ -93,7 +98,7 @@ fn a_bad_value_names_field_origin_and_what_is_allowed() {
 
 #[test]
 fn what_has_no_effect_is_reported_and_ignored_unless_asked_for_by_our_own_name() {
-    let theirs = [("REDIS_URL", "redis://h"), ("VECTOR_PROVIDER", "qdrant"), ("SUTAZAI_NEO4J_URI", "bolt://h")];
+    let theirs = [("VECTOR_PROVIDER", "qdrant"), ("SUTAZAI_NEO4J_URI", "bolt://h")];
     let found = with(&[], &theirs).unwrap();
     let notes = found.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for (name, _) in theirs {
@@ -102,6 +107,7 @@ fn what_has_no_effect_is_reported_and_ignored_unless_asked_for_by_our_own_name()
     for theirs in [
         ("PG_DSN", "postgresql+asyncpg://u:secret@h/d"),
         ("PG_DSN", "host=db password=secret"),
+        ("REDIS_URL", "redis+sentinel://:secret@h"),
         ("VECTOR_PROVIDER", "milvus"),
     ] {
         let found = with(&[], &[theirs]).unwrap();
@@ -109,7 +115,10 @@ fn what_has_no_effect_is_reported_and_ignored_unless_asked_for_by_our_own_name()
         let note = found.notes[0].to_string();
         assert!(note.contains(theirs.0) && note.contains("ignored") && !note.contains("secret"), "{note}");
         assert_eq!(found.settings.store.expose_secret(), "sqlite");
+        assert!(found.settings.redis_url.is_none());
     }
+    let text = with(&[], &[("SUTAZAI_REDIS_URL", "h:6379?password=secret")]).unwrap_err().to_string();
+    assert!(text.contains("redis_url: found") && text.contains("redis://USER") && !text.contains("secret"), "{text}");
     let text = with(&[], &[("SUTAZAI_STORE", "host=db password=secret")]).unwrap_err().to_string();
     assert!(text.contains("store: found") && text.contains("postgres://USER") && !text.contains("secret"), "{text}");
 }
@@ -122,6 +131,18 @@ fn a_shared_store_is_named_by_its_url_and_shown_without_it() {
         assert_eq!(found.settings.store.expose_secret(), url);
         assert_eq!(found.settings.role, Role::Worker);
         assert!(found.settings.check().is_ok() && !format!("{found:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_redis_is_named_by_its_url_and_shown_without_it() {
+    let url = "rediss://u:hunter2@h:6380/2";
+    for given in [&[("REDIS_URL", url)][..], &[("REDIS_URL", "redis://x"), ("SUTAZAI_REDIS_URL", url)]] {
+        let found = with(&[], given).unwrap();
+        assert_eq!(found.settings.redis_url.as_ref().unwrap().expose_secret(), url);
+        assert_eq!((found.settings.redis_prefix.as_str(), found.settings.redis_timeout_ms), ("sutazai", 250));
+        assert_eq!(found.entries.iter().find(|entry| entry.key.name == "redis_url").unwrap().shown, "rediss://***");
+        assert!(found.notes.is_empty() && !format!("{found:?}").contains("hunter2"));
     }
 }
 

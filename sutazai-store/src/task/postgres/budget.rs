@@ -17,8 +17,12 @@ use super::{
 /// Accounts in one statement at most.
 const MOST: usize = 200;
 
-/// Accounts forgotten by one statement.
+/// Accounts that are looked at together, and forgotten by one statement.
 const FORGET: usize = 500;
+
+/// The order in which every statement takes the locks of accounts. By bytes, as the column is sorted: what a statement brings along has the collation of
+/// the database otherwise, and two that lock in different orders could wait for each other.
+const IN_ORDER: &str = "account COLLATE \"C\"";
 
 /// The columns of what is counted, in the order of [`Amounts`].
 const MEASURES: [&str; 4] = ["tokens", "calls", "millis", "micros"];
@@ -107,7 +111,7 @@ static DRAW: LazyLock<String> = LazyLock::new(|| {
     let enough = measures(" AND ", |m| format!("v.least_{m} <= {}", left(m)));
     let shown = measures(", ", |m| format!("granted_{m}"));
     format!(
-        " SELECT v.account, v.task_id, day.today, {first}, {first} FROM v CROSS JOIN day WHERE {enough_at_first} ORDER BY v.account \
+        " SELECT v.account, v.task_id, day.today, {first}, {first} FROM v CROSS JOIN day WHERE {enough_at_first} ORDER BY v.{IN_ORDER} \
          ON CONFLICT (account) DO UPDATE SET used_on = greatest(b.used_on, excluded.used_on), \
          ({columns}) = (SELECT {sums}, {grants} FROM v CROSS JOIN LATERAL (SELECT {granted}) AS g WHERE v.account = b.account) \
          WHERE EXISTS (SELECT 1 FROM v WHERE v.account = b.account AND {enough}) RETURNING account, {shown}"
@@ -166,7 +170,7 @@ async fn give_back(lease: &mut Lease, unused: &[(Account, Amounts)]) -> Result<(
     let less = measures(", ", |m| format!("{m} = greatest(b.{m} - v.{m}, 0)"));
     // Locked in order of the accounts, as draws are.
     text.sql.push_str(&format!(
-        "), own AS MATERIALIZED (SELECT b.account FROM budgets AS b JOIN v ON v.account = b.account ORDER BY b.account FOR UPDATE OF b) \
+        "), own AS MATERIALIZED (SELECT b.account FROM budgets AS b JOIN v ON v.account = b.account ORDER BY b.{IN_ORDER} FOR UPDATE OF b) \
          UPDATE budgets AS b SET {less} FROM own JOIN v ON v.account = own.account WHERE b.account = own.account"
     ));
     lease.rows(safe(text.sql), text.arguments).await.map(|_| ())
@@ -183,20 +187,52 @@ async fn taken(lease: &mut Lease, keys: &[String]) -> Result<HashMap<String, Amo
     lease.rows(sql, text.arguments).await?.iter().map(decode).collect()
 }
 
+/// Goes through all that were not used for long, page by page: those that stay are looked at once.
 async fn forget(lease: &mut Lease, before: Day) -> Result<u64> {
-    let mut forgotten = 0;
+    let (mut forgotten, mut last) = (0, (i64::MIN, String::new()));
     loop {
         let mut text = Text::default();
         text.add(before.number())?;
+        text.add(last.0)?;
+        text.add(last.1.as_str())?;
         text.add(limit(FORGET))?;
-        // Each task is looked up by its id: the planner could otherwise read all of them.
-        let sql = "WITH old AS MATERIALIZED (SELECT b.account FROM budgets AS b WHERE b.used_on < $1 \
-                   AND (SELECT true FROM tasks AS t WHERE t.id = b.task_id) IS NOT TRUE ORDER BY b.used_on LIMIT $2 FOR UPDATE OF b SKIP LOCKED) \
-                   DELETE FROM budgets AS b USING old WHERE b.account = old.account AND b.used_on < $1 RETURNING 1";
-        let gone = lease.rows(sql, text.arguments).await?.len();
-        forgotten += gone as u64;
-        if gone < FORGET {
+        let page = lease.rows(OLD, text.arguments).await?;
+        let mut gone = Vec::with_capacity(page.len());
+        for row in &page {
+            let mut row = Columns::of(row);
+            // As the database keeps it: it goes back as it came.
+            last = (row.get()?, row.get()?);
+            if !row.flag()? {
+                gone.push(last.1.clone());
+            }
+        }
+        if !gone.is_empty() {
+            let mut text = Text::default();
+            text.add(before.number())?;
+            text.add(gone)?;
+            forgotten += lease.rows(FORGET_SOME, text.arguments).await?.len() as u64;
+        }
+        if page.len() < FORGET {
             return Ok(forgotten);
         }
+    }
+}
+
+/// The next accounts that were not used for long, and whether they are those of stored tasks. Each task is looked up by its id: the planner could otherwise
+/// read all of them.
+const OLD: &str = "SELECT b.used_on, b.account, (SELECT true FROM tasks AS t WHERE t.id = b.task_id) FROM budgets AS b \
+    WHERE b.used_on < $1 AND (b.used_on, b.account) > ($2, $3) ORDER BY b.used_on, b.account LIMIT $4";
+
+/// Forgets these, unless they were used meanwhile or are being used.
+const FORGET_SOME: &str = "WITH old AS MATERIALIZED (SELECT b.account FROM budgets AS b WHERE b.account = ANY($2) AND b.used_on < $1 \
+    FOR UPDATE OF b SKIP LOCKED) DELETE FROM budgets AS b USING old WHERE b.account = old.account RETURNING 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_locks_accounts_does_so_in_the_order_of_the_column() {
+        assert!(DRAW.contains("ORDER BY v.account COLLATE \"C\" ON CONFLICT"), "{}", *DRAW);
     }
 }

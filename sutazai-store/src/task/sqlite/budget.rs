@@ -19,7 +19,7 @@ use super::{
 };
 use crate::sqlite::writer::{Lease, Writer};
 
-/// Accounts forgotten in one transaction, so that writers wait little.
+/// Accounts that are looked at together, and forgotten in one transaction, so that writers wait little.
 const FORGET: usize = 500;
 
 #[async_trait]
@@ -41,7 +41,7 @@ impl BudgetStore for SqliteStore {
     }
 
     async fn forget(&self, before: Day) -> sutazai_core::Result<u64> {
-        let forgotten = forget(&self.writer, before).await.map_err(self.during("forget budgets"))?;
+        let forgotten = forget(&self.writer, &self.readers, before).await.map_err(self.during("forget budgets"))?;
         self.upkeep.committed();
         Ok(forgotten)
     }
@@ -152,24 +152,49 @@ fn kept(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
-async fn forget(writer: &Writer, before: Day) -> Result<u64> {
-    let mut forgotten = 0;
+/// Goes through all that were not used for long, page by page: those that stay are looked at once.
+async fn forget(writer: &Writer, readers: &Readers, before: Day) -> Result<u64> {
+    let (mut forgotten, mut last) = (0, (i64::MIN, String::new()));
     loop {
         let arguments = arguments(|arguments| {
             arguments.add(before.number())?;
+            arguments.add(last.0)?;
+            arguments.add(last.1.as_str())?;
             arguments.add(limit(FORGET))
         })?;
-        let gone = alone(writer, FORGET_SOME, arguments).await?.len();
-        forgotten += gone as u64;
-        if gone < FORGET {
+        let page = readers.long_rows(OLD, arguments).await?;
+        let mut gone = Vec::with_capacity(page.len());
+        for row in &page {
+            let mut row = Columns::of(row);
+            last = (row.get()?, row.get()?);
+            if row.get::<i64>()? != 0 {
+                gone.push(last.1.clone());
+            }
+        }
+        forgotten += forget_some(writer, &gone, before).await?;
+        if page.len() < FORGET {
             return Ok(forgotten);
         }
     }
 }
 
-/// Forgets some of the accounts that were not used for long, those of stored tasks excepted.
-const FORGET_SOME: &str = "DELETE FROM budgets WHERE account IN (SELECT b.account FROM budgets AS b INDEXED BY budgets_used WHERE b.used_on < ? \
-    AND NOT EXISTS (SELECT 1 FROM tasks AS t INDEXED BY tasks_id WHERE t.id = b.task_id) LIMIT ?) RETURNING 1";
+/// The next accounts that were not used for long, and whether they are not those of stored tasks.
+const OLD: &str = "SELECT b.used_on, b.account, NOT EXISTS (SELECT 1 FROM tasks AS t INDEXED BY tasks_id WHERE t.id = b.task_id) \
+    FROM budgets AS b INDEXED BY budgets_used WHERE b.used_on < ?1 AND (b.used_on, b.account) > (?2, ?3) ORDER BY b.used_on, b.account LIMIT ?4";
+
+/// Forgets these, unless they were used meanwhile.
+async fn forget_some(writer: &Writer, keys: &[String], before: Day) -> Result<u64> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let arguments = arguments(|arguments| {
+        arguments.add(before.number())?;
+        keys.iter().try_for_each(|key| arguments.add(key.as_str()))
+    })?;
+    let list = text::placeholders(keys.len().next_power_of_two(), 1);
+    let sql = format!("DELETE FROM budgets WHERE +used_on < ? AND account IN {list} RETURNING 1");
+    Ok(alone(writer, AssertSqlSafe(sql), arguments).await?.len() as u64)
+}
 
 impl Readers {
     async fn taken(&self, accounts: &[Account]) -> Result<Vec<Amounts>> {

@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
-use sutazai_core::store::{Account, Amounts, Draw, Drawn, Limits};
+use sutazai_core::store::{Account, Amounts, Day, Draw, Drawn, Limits};
 
 use super::{block::Block, config::Wants, refusal::Refusal};
 
-/// A block that nobody has used for so long goes back.
-const IDLE: Duration = Duration::from_secs(60);
+/// Within so long other processes give back what they have drawn of a task's account and do not use.
+const ELSEWHERE: Duration = Duration::from_secs(90);
+
+/// For so long it is remembered that a task's account was too small.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 /// The blocks of this process. Moments are those of a clock that only grows.
 #[derive(Debug, Default)]
@@ -23,9 +26,13 @@ pub(super) struct Book {
     blocks: HashMap<Account, Block>,
     /// Those that have little left for the next call.
     low: BTreeSet<Account>,
+    /// Those that hold more than they should, or owe something.
+    uneven: BTreeSet<Account>,
     /// In the order in which they came.
     waiting: VecDeque<Waiting>,
     next: u64,
+    /// Accounts of tasks that are too small for a call, unless others give something back, and since when.
+    short: HashMap<Account, Duration>,
     closed: bool,
 }
 
@@ -76,7 +83,6 @@ pub(super) struct Settlement {
 pub(super) struct Debt {
     account: Account,
     amounts: Amounts,
-    limits: Limits,
 }
 
 impl Debt {
@@ -90,8 +96,7 @@ impl Book {
     /// A call wants to be made that may take `need`.
     pub(super) fn ask(&mut self, wants: &Wants, need: Amounts, now: Duration) -> Asked {
         for want in wants.iter() {
-            let block = self.blocks.entry(want.account.clone()).or_insert_with(|| Block::new(want.limits, now));
-            block.used = now;
+            self.blocks.entry(want.account.clone()).or_insert_with(|| Block::new(want.limits, now));
         }
         if let Some(refusal) = self.refusal(wants, need, now) {
             return Asked::Refused(refusal);
@@ -117,9 +122,22 @@ impl Book {
             return; // what it had reserved was not given back
         }
         for want in wants.iter() {
-            if let Some(block) = self.blocks.get_mut(&want.account) {
-                block.settle(block.part(need), spent, now);
+            let Some(block) = self.blocks.get_mut(&want.account) else { continue };
+            block.settle(block.part(need), spent, now);
+            if block.is_uneven() {
+                self.uneven.insert(want.account.clone());
             }
+        }
+    }
+
+    /// A day is about to begin: of the accounts that are in use their next ones are drawn on ahead, so that not all wait at midnight.
+    pub(super) fn prepare(&mut self, day: Day, now: Duration) {
+        let today = day.plus(-1);
+        let in_use = self.blocks.iter().filter(|(account, block)| account.day() == Some(today) && !block.is_idle(now));
+        let next = in_use.filter_map(|(account, block)| Some((of_day(account, day)?, block.of_next_day(now))));
+        for (account, block) in next.collect::<Vec<_>>() {
+            self.low.insert(account.clone());
+            self.blocks.entry(account).or_insert(block);
         }
     }
 
@@ -170,6 +188,18 @@ impl Book {
             let block = self.blocks.entry(draw.account.clone()).or_insert_with(|| Block::new(draw.limits, now));
             block.take(draw.wanted, *drawn, now);
         }
+        let answers = self.answers(now);
+        for Draw { account, .. } in &round.draws {
+            // Who waited may have left.
+            if self.blocks.get(account).is_some_and(Block::is_uneven) {
+                self.uneven.insert(account.clone());
+            }
+        }
+        answers
+    }
+
+    /// Those who wait no longer, with what became of them.
+    fn answers(&mut self, now: Duration) -> Vec<(u64, Outcome)> {
         let mut answers = Vec::new();
         for waiting in mem::take(&mut self.waiting) {
             let Waiting { id, wants, need } = &waiting;
@@ -185,20 +215,56 @@ impl Book {
         answers
     }
 
-    /// Takes blocks out that nobody has used for long.
-    pub(super) fn tidy(&mut self, now: Duration) -> Settlement {
-        let awaited = self.waiting.iter().flat_map(|waiting| waiting.wants.iter().map(|want| &want.account));
-        let awaited: BTreeSet<_> = awaited.collect();
-        let is_idle = |block: &Block| block.calls == 0 && now.saturating_sub(block.used) >= IDLE;
-        let idle = self.blocks.iter().filter(|(account, block)| is_idle(block) && !awaited.contains(*account));
-        let idle: Vec<Account> = idle.map(|(account, _)| account.clone()).collect();
-        let mut settlement = Settlement::default();
-        for account in idle {
-            if let Some(block) = self.blocks.remove(&account) {
-                settlement.add(account, &block);
+    /// Whether a block should be looked at that holds too much, or owes something.
+    pub(super) fn is_uneven(&self) -> bool {
+        !self.uneven.is_empty()
+    }
+
+    /// What was spent and never drawn, to be written down.
+    pub(super) fn debts(&self) -> Vec<Debt> {
+        let owed = |account: &Account| {
+            let amounts = self.blocks.get(account)?.debt();
+            (!amounts.is_zero()).then(|| Debt { account: account.clone(), amounts })
+        };
+        self.uneven.iter().filter_map(owed).collect()
+    }
+
+    /// These are written down, or may be: they are not charged again.
+    pub(super) fn paid(&mut self, debts: &[Debt]) {
+        for Debt { account, amounts } in debts {
+            if let Some(block) = self.blocks.get_mut(account) {
+                block.paid(*amounts);
             }
         }
-        settlement
+    }
+
+    /// Takes out of blocks in use what they hold beyond what they should, unless somebody waits for it.
+    pub(super) fn surplus(&mut self) -> Vec<(Account, Amounts)> {
+        let awaited = awaited(&self.waiting);
+        let mut surplus = Vec::new();
+        for account in self.uneven.iter().filter(|account| !awaited.contains(*account)) {
+            let Some(block) = self.blocks.get_mut(account) else { continue };
+            let unused = block.surplus();
+            if !unused.is_zero() {
+                block.give_back(unused);
+                surplus.push((account.clone(), unused));
+            }
+        }
+        let blocks = &self.blocks;
+        self.uneven.retain(|account| blocks.get(account).is_some_and(Block::is_uneven));
+        surplus
+    }
+
+    /// Takes blocks out that nobody has used for long and that owe nothing, and says what of them was not spent.
+    pub(super) fn tidy(&mut self, now: Duration) -> Vec<(Account, Amounts)> {
+        self.short.retain(|_, since| now.saturating_sub(*since) < REMEMBERED);
+        let awaited = awaited(&self.waiting);
+        let is_done = |account: &Account, block: &Block| {
+            block.is_idle(now) && block.debt().is_zero() && !awaited.contains(account)
+        };
+        let done = self.blocks.extract_if(|account, block| is_done(account, block));
+        let unused = done.map(|(account, block)| (account, block.free()));
+        unused.filter(|(_, unused)| !unused.is_zero()).collect()
     }
 
     /// Takes all blocks out, and has no more. What calls under way have reserved is as good as spent.
@@ -206,19 +272,12 @@ impl Book {
         self.closed = true;
         self.waiting.clear();
         self.low.clear();
+        self.uneven.clear();
         let mut settlement = Settlement::default();
         for (account, block) in self.blocks.drain() {
             settlement.add(account, &block);
         }
         settlement
-    }
-
-    /// A debt that could not be written down stays one.
-    pub(super) fn owe(&mut self, Debt { account, amounts, limits }: Debt, now: Duration) {
-        if !self.closed {
-            let block = self.blocks.entry(account).or_insert_with(|| Block::new(limits, now));
-            block.spent = block.spent.plus(amounts);
-        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -237,16 +296,37 @@ impl Book {
             if block.is_low(now) {
                 self.low.insert(want.account.clone());
             }
+            self.short.remove(&want.account);
         }
     }
 
     /// Why the call cannot be made, if that is known.
-    fn refusal(&self, wants: &Wants, need: Amounts, now: Duration) -> Option<Refusal> {
-        wants.iter().find_map(|want| {
+    fn refusal(&mut self, wants: &Wants, need: Amounts, now: Duration) -> Option<Refusal> {
+        let (account, shortage) = wants.iter().find_map(|want| {
             let block = self.blocks.get(&want.account)?;
-            let shortage = block.shortage(block.part(need), now)?;
-            Some(Refusal { account: want.account.clone(), shortage })
-        })
+            Some((&want.account, block.shortage(block.part(need), now)?))
+        })?;
+        let mut others = None;
+        if account.task().is_some() && shortage.elsewhere && !shortage.held {
+            // What others draw they use or give back; what is missing after that is spent.
+            let since = *self.short.entry(account.clone()).or_insert(now);
+            others = ELSEWHERE.checked_sub(now.saturating_sub(since)).filter(|rest| !rest.is_zero());
+        }
+        Some(Refusal { account: account.clone(), shortage, others })
+    }
+}
+
+/// The accounts that somebody waits for.
+fn awaited(waiting: &VecDeque<Waiting>) -> BTreeSet<&Account> {
+    waiting.iter().flat_map(|waiting| waiting.wants.iter().map(|want| &want.account)).collect()
+}
+
+/// The same account on another day.
+fn of_day(account: &Account, day: Day) -> Option<Account> {
+    match account {
+        Account::Agent { name, .. } => Some(Account::Agent { name: Arc::clone(name), day }),
+        Account::Tenant { name, .. } => Some(Account::Tenant { name: Arc::clone(name), day }),
+        _ => None,
     }
 }
 
@@ -254,7 +334,7 @@ impl Settlement {
     fn add(&mut self, account: Account, block: &Block) {
         let (unused, debt) = (block.free(), block.debt());
         if !debt.is_zero() {
-            self.debts.push(Debt { account: account.clone(), amounts: debt, limits: block.limits });
+            self.debts.push(Debt { account: account.clone(), amounts: debt });
         }
         if !unused.is_zero() {
             self.unused.push((account, unused));

@@ -1,9 +1,15 @@
 //! Processes that draw on the same accounts, in whatever order things happen to them.
 
 use proptest::prelude::*;
-use sutazai_core::store::Day;
+use sutazai_core::{store::Measure, task::TaskId};
 
 use super::{super::config::Want, *};
+
+/// Nobody uses a block for longer than it is kept.
+const LONG: Duration = Duration::from_secs(60);
+
+/// No more time is reserved for a call, of the third account's limit.
+const TIME: u64 = 20;
 
 fn account(n: usize) -> Account {
     Account::Agent { name: n.to_string().into(), day: Day::from_number(0) }
@@ -14,7 +20,7 @@ fn limits() -> [Limits; 3] {
     [
         Limits { tokens: Some(1_000), calls: Some(12), ..Limits::NONE },
         Limits { tokens: Some(300), ..Limits::NONE },
-        Limits { calls: Some(6), micros: Some(500), ..Limits::NONE },
+        Limits { calls: Some(6), micros: Some(500), millis: Some(64 * TIME), ..Limits::NONE },
     ]
 }
 
@@ -38,6 +44,7 @@ enum Step {
     Ask {
         mask: usize,
         tokens: u64,
+        millis: u64,
         micros: u64,
     },
     Leave(prop::sample::Index),
@@ -54,7 +61,8 @@ fn steps(most: u64, crashes: bool) -> impl Strategy<Value = Vec<(usize, Step)>> 
     let index = any::<prop::sample::Index>;
     let crash = if crashes { Step::Crash } else { Step::Tidy };
     let step = prop_oneof![
-        6 => (1..8_usize, 0..400_u64, 0..90_u64).prop_map(|(mask, tokens, micros)| Step::Ask { mask, tokens, micros }),
+        6 => (1..8_usize, 0..400_u64, 0..3 * TIME, 0..90_u64)
+            .prop_map(|(mask, tokens, millis, micros)| Step::Ask { mask, tokens, millis, micros }),
         1 => index().prop_map(Step::Leave),
         5 => (index(), 0..=most).prop_map(|(call, share)| Step::Settle(call, share)),
         5 => works.prop_map(Step::Draw),
@@ -105,14 +113,43 @@ impl World {
         draws.iter().map(grant).collect()
     }
 
-    fn settle_up(&mut self, settlement: Settlement) {
-        for (account, unused) in settlement.unused {
+    fn give_back(&mut self, unused: Vec<(Account, Amounts)>) {
+        for (account, unused) in unused {
             let taken = self.taken.entry(account).or_default();
             assert!(taken.covers(&unused), "more comes back than was taken");
             *taken = taken.minus(unused);
         }
-        let debts: Vec<_> = settlement.debts.iter().map(Debt::draw).collect();
+    }
+
+    fn write_down(&mut self, debts: &[Debt]) {
+        let debts: Vec<_> = debts.iter().map(Debt::draw).collect();
         assert!(self.grant(&debts).iter().all(|drawn| matches!(drawn, Drawn::Granted(_))), "what is spent is spent");
+    }
+
+    /// What is owed is written down, and what is too much comes back. Whether anybody hears of it makes no difference: it is not said again.
+    fn even_out(&mut self, process: usize) {
+        let debts = self.processes[process].book.debts();
+        self.write_down(&debts);
+        self.processes[process].book.paid(&debts);
+        let surplus = self.processes[process].book.surplus();
+        self.give_back(surplus);
+        self.check_even(process);
+    }
+
+    /// What is free of a block is not much more than what is drawn ahead.
+    fn check_even(&self, process: usize) {
+        let Process { book, waiting, .. } = &self.processes[process];
+        for (account, block) in &book.blocks {
+            assert!(block.debt().is_zero(), "{account} owes {:?}", block.debt());
+            if waiting.values().any(|(wants, _)| wants.iter().any(|want| want.account == *account)) {
+                continue;
+            }
+            for measure in Measure::ALL {
+                let limit = block.limits.of(measure).unwrap_or(0);
+                let free = block.free().of(measure);
+                assert!(free <= limit / 4, "{free} of {limit} of {account} are free, in {measure:?}");
+            }
+        }
     }
 
     fn draw(&mut self, process: usize, works: Works) {
@@ -139,7 +176,7 @@ impl World {
                     // What another account was known to have left may be old by now.
                     Outcome::Refused(Refusal { account, .. })
                         if round.draws.iter().all(|draw| draw.account != account) => {}
-                    Outcome::Refused(Refusal { account, shortage }) => {
+                    Outcome::Refused(Refusal { account, shortage, .. }) => {
                         let block = &book.blocks[&account];
                         let lacks = block.lacks(block.part(need)).of(shortage.measure);
                         let left = block.limits.left(of(&self.taken, &account)).of(shortage.measure);
@@ -158,8 +195,8 @@ impl World {
         let now = self.now;
         let Process { book, waiting, under_way } = &mut self.processes[at];
         match step {
-            Step::Ask { mask, tokens, micros } => {
-                let (wants, need) = (wants(mask), Amounts { tokens, calls: 1, millis: 0, micros });
+            Step::Ask { mask, tokens, millis, micros } => {
+                let (wants, need) = (wants(mask), Amounts { tokens, calls: 1, millis, micros });
                 match book.ask(&wants, need, now) {
                     Asked::Reserved => under_way.push((wants, need)),
                     Asked::Waits(id) => drop(waiting.insert(id, (wants, need))),
@@ -181,10 +218,15 @@ impl World {
                     self.end(at, call, share);
                 }
             }
-            Step::Draw(works) => self.draw(at, works),
+            Step::Draw(works) => {
+                self.draw(at, works);
+                if works != Works::No {
+                    self.even_out(at);
+                }
+            }
             Step::Tidy => {
-                let settlement = book.tidy(now);
-                self.settle_up(settlement);
+                let unused = book.tidy(now);
+                self.give_back(unused);
             }
             Step::Crash => {
                 for (account, block) in &book.blocks {
@@ -200,7 +242,9 @@ impl World {
     fn end(&mut self, at: usize, call: usize, share: u64) {
         let Process { book, under_way, .. } = &mut self.processes[at];
         let (wants, need) = under_way.swap_remove(call);
-        let took = Amounts::by(|measure| need.of(measure) * share / 100);
+        // A guess of time that is cut short for the limit's sake says nothing of how long the call takes.
+        let guessed = need.min(Amounts { millis: TIME, ..need });
+        let took = Amounts::by(|measure| guessed.of(measure) * share / 100);
         book.settle(&wants, need, took, self.now);
         for want in wants.iter() {
             add(&mut self.spent, &want.account, want.limits.of_limited(took));
@@ -240,8 +284,9 @@ impl World {
             while !self.processes[process].under_way.is_empty() {
                 self.end(process, 0, 100);
             }
-            let settlement = self.processes[process].book.close();
-            self.settle_up(settlement);
+            let Settlement { unused, debts } = self.processes[process].book.close();
+            self.give_back(unused);
+            self.write_down(&debts);
         }
         for n in 0..3 {
             let account = account(n);
@@ -308,12 +353,129 @@ fn idle_blocks_go_back_and_those_in_use_stay() {
     book.ask(&wants(2), need, Duration::ZERO);
     let round = book.round(Duration::ZERO);
     book.drawn(&round, Some(&[Drawn::Granted(Amounts { tokens: 80, ..Amounts::ZERO })]), Duration::ZERO);
-    assert_eq!(book.tidy(IDLE * 2), Settlement::default(), "a call is under way");
-    book.settle(&wants(2), need, Amounts { tokens: 30, calls: 1, ..Amounts::ZERO }, IDLE * 2);
-    assert_eq!(book.tidy(IDLE * 3 - Duration::from_millis(1)), Settlement::default());
-    let unused = vec![(account(1), Amounts { tokens: 50, ..Amounts::ZERO })];
-    assert_eq!(book.tidy(IDLE * 3), Settlement { unused, debts: Vec::new() });
+    assert_eq!(book.tidy(LONG * 2), [], "a call is under way");
+    book.settle(&wants(2), need, Amounts { tokens: 30, calls: 1, ..Amounts::ZERO }, LONG * 2);
+    assert_eq!(book.tidy(LONG * 3 - Duration::from_millis(1)), []);
+    assert_eq!(book.tidy(LONG * 3), [(account(1), Amounts { tokens: 50, ..Amounts::ZERO })]);
     assert_eq!(book.close(), Settlement::default());
-    book.settle(&wants(2), need, need, IDLE * 4);
+    book.settle(&wants(2), need, need, LONG * 4);
     assert!(book.blocks.is_empty());
+}
+
+/// Draws for all who wait, and all that they want is there.
+fn draw_all(book: &mut Book, now: Duration) -> Vec<(u64, Outcome)> {
+    let round = book.round(now);
+    let granted: Vec<_> = round.draws.iter().map(|draw| Drawn::Granted(draw.wanted.max(draw.least))).collect();
+    book.drawn(&round, Some(&granted), now)
+}
+
+fn tokens(tokens: u64) -> Amounts {
+    Amounts { tokens, ..Amounts::ZERO }
+}
+
+#[test]
+fn who_is_refused_keeps_no_block_in_use() {
+    let mut book = Book::default();
+    book.ask(&wants(2), tokens(50), Duration::ZERO);
+    draw_all(&mut book, Duration::ZERO);
+    book.settle(&wants(2), tokens(50), tokens(48), Duration::ZERO);
+    for second in 0..60 {
+        let asked = book.ask(&wants(2), tokens(301), Duration::from_secs(second));
+        assert!(matches!(asked, Asked::Refused(_)), "{asked:?}");
+    }
+    let unused = book.tidy(LONG);
+    assert!(matches!(&unused[..], [(idle, _)] if *idle == account(1)), "{unused:?}");
+}
+
+#[test]
+fn what_is_overspent_is_written_down_without_another_call() {
+    let mut book = Book::default();
+    book.ask(&wants(2), tokens(50), Duration::ZERO);
+    draw_all(&mut book, Duration::ZERO);
+    assert_eq!((book.is_uneven(), book.debts()), (false, Vec::new()));
+    book.settle(&wants(2), tokens(50), tokens(290), Duration::ZERO);
+    let drawn = book.blocks[&account(1)].drawn;
+    let debts = book.debts();
+    assert_eq!(debts, [Debt { account: account(1), amounts: tokens(290).minus(drawn) }]);
+    assert_eq!(book.debts(), debts, "until it is paid it is owed");
+    assert_eq!(book.tidy(LONG * 2), [], "and the block stays");
+    book.paid(&debts);
+    assert_eq!((book.debts(), book.surplus(), book.is_uneven()), (Vec::new(), Vec::new(), false));
+    assert_eq!(book.close(), Settlement::default(), "it is not charged twice");
+}
+
+#[test]
+fn what_a_block_in_use_holds_is_bounded() {
+    let mut book = Book::default();
+    book.ask(&wants(1), tokens(500), Duration::ZERO);
+    draw_all(&mut book, Duration::ZERO);
+    while book.has_work() {
+        draw_all(&mut book, Duration::ZERO);
+    }
+    let drawn = book.blocks[&account(0)].drawn.tokens;
+    assert_eq!(drawn, 500 + 125, "the call, and an eighth of the limit");
+    book.settle(&wants(1), tokens(500), tokens(3), Duration::ZERO);
+    assert!(book.is_uneven());
+    assert_eq!(book.surplus(), [(account(0), tokens(497))]);
+    assert_eq!((book.blocks[&account(0)].free(), book.is_uneven()), (tokens(125), false));
+    // What somebody waits for stays.
+    book.ask(&wants(1), tokens(500), Duration::ZERO);
+    draw_all(&mut book, Duration::ZERO);
+    book.settle(&wants(1), tokens(500), Amounts::ZERO, Duration::ZERO);
+    let waits = book.ask(&wants(1), tokens(900), Duration::ZERO);
+    assert!(matches!(waits, Asked::Waits(_)) && book.is_uneven(), "{waits:?}");
+    assert_eq!((book.surplus(), book.is_uneven()), (Vec::new(), true));
+}
+
+#[test]
+fn the_blocks_of_the_next_day_are_drawn_ahead() {
+    let mut book = Book::default();
+    book.ask(&wants(3), tokens(50), Duration::ZERO);
+    draw_all(&mut book, Duration::ZERO);
+    book.settle(&wants(1), tokens(50), tokens(9), Duration::ZERO);
+    book.settle(&wants(2), tokens(50), tokens(9), LONG);
+    let next = |n: usize| of_day(&account(n), Day::from_number(1)).unwrap();
+    book.prepare(Day::from_number(1), LONG);
+    assert!(book.has_work() && !book.blocks.contains_key(&next(0)), "nobody uses that one any more");
+    draw_all(&mut book, LONG);
+    let block = &book.blocks[&next(1)];
+    assert!(block.free().tokens > 0 && !block.is_uneven(), "{block:?}");
+    let free = block.free();
+    book.prepare(Day::from_number(1), LONG);
+    assert_eq!(book.blocks[&next(1)].free(), free);
+    assert_eq!(of_day(&Account::Task(TaskId::from_bytes([1; 16])), Day::from_number(1)), None);
+}
+
+#[test]
+fn a_task_waits_for_what_others_may_hold_and_not_for_ever() {
+    let limits = Limits { tokens: Some(1_000), ..Limits::NONE };
+    let wants: Wants = [Want { account: Account::Task(TaskId::from_bytes([1; 16])), limits }].into();
+    let mut book = Book::default();
+    let mut others = |taken, now| {
+        assert!(matches!(book.ask(&wants, tokens(300), now), Asked::Waits(_)));
+        let round = book.round(now);
+        let answers = book.drawn(&round, Some(&[Drawn::Refused { taken: tokens(taken) }]), now);
+        let [(_, Outcome::Refused(Refusal { others, .. }))] = &answers[..] else { panic!("{answers:?}") };
+        *others
+    };
+    let after = Duration::from_secs;
+    assert_eq!(others(800, after(0)), Some(ELSEWHERE));
+    assert_eq!(others(900, after(30)), Some(ELSEWHERE - after(30)));
+    assert_eq!(others(900, after(90)), None, "what is missing is spent");
+    // Whoever gets something waits anew.
+    assert!(matches!(book.ask(&wants, tokens(300), after(100)), Asked::Waits(_)));
+    assert!(matches!(draw_all(&mut book, after(100))[..], [(_, Outcome::Reserved)]));
+    book.settle(&wants, tokens(300), tokens(300), after(100));
+    let mut refused = |asked| {
+        let waits = book.ask(&wants, tokens(asked), after(200));
+        if let Asked::Refused(refusal) = waits {
+            return refusal.others;
+        }
+        let round = book.round(after(200));
+        let answers = book.drawn(&round, Some(&[Drawn::Refused { taken: tokens(1_000) }]), after(200));
+        let [(_, Outcome::Refused(refusal))] = &answers[..] else { panic!("{answers:?}") };
+        refusal.others
+    };
+    assert_eq!(refused(700), Some(ELSEWHERE));
+    assert_eq!([refused(701), refused(1_001)], [None; 2], "it was spent here, or there was never so much");
 }

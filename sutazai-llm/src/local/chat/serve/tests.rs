@@ -10,13 +10,13 @@ use sutazai_core::model::{Caller, ChatEvent, ChatRequest, Message, Sampling};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::*;
-use crate::local::chat::{gguf::Gguf, llama::Llama, network::Network};
+use crate::local::chat::{decoder::Decoder, gguf::Gguf, network::Network};
 
 /// The session, position and number of tokens of each part of each pass.
 type Passes = Arc<Mutex<Vec<Vec<(usize, usize, usize)>>>>;
 
 /// A network that writes down what it reads.
-struct Watched(Llama, Passes);
+struct Watched(Decoder, Passes);
 struct WatchedSessions<'a>(Box<dyn Sessions + 'a>, Passes);
 
 impl Network for Watched {
@@ -54,7 +54,7 @@ fn loaded() -> (Loaded, Passes) {
     let passes = Passes::default();
     let watch = Arc::clone(&passes);
     let loaded = Loaded::new(Gguf::open(&path).unwrap(), 1024, move |gguf, vocabulary| {
-        Ok(Box::new(Watched(Llama::from_gguf(gguf, vocabulary)?, watch)))
+        Ok(Box::new(Watched(Decoder::from_gguf(gguf, vocabulary, 1024)?, watch)))
     });
     (loaded.unwrap(), passes)
 }

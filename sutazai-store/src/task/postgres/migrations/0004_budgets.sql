@@ -16,4 +16,4 @@ CREATE TABLE budgets (
     granted_micros int8 NOT NULL,
     account        text COLLATE "C" PRIMARY KEY
 ) WITH (fillfactor = 50);
-CREATE INDEX budgets_used ON budgets (used_on);
+CREATE INDEX budgets_used ON budgets (used_on, account);

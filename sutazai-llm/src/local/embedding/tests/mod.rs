@@ -1,4 +1,6 @@
-//! `LocalEmbedding` on a tiny BERT with random weights, which needs no download.
+//! `LocalEmbedding` on tiny models with random weights, which need no download.
+
+mod nomic;
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -40,10 +42,7 @@ fn weights() -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut tensors = HashMap::new();
     let mut tensor = |name: &str, shape: &[usize]| {
-        // What stands in the text decides: layers with larger numbers would make all vectors alike.
-        let scale = if name.ends_with("embeddings.weight") || name.ends_with("Norm.weight") { 1.0 } else { 0.2 };
-        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| (random.f32() * 2.0 - 1.0) * scale).collect();
-        tensors.insert(name.to_owned(), Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap());
+        tensors.insert(name.to_owned(), random_tensor(&mut random, name, shape));
     };
     let linear = |tensor: &mut dyn FnMut(&str, &[usize]), name: &str, from: usize, to: usize| {
         tensor(&format!("{name}.weight"), &[to, from]);
@@ -67,8 +66,20 @@ fn weights() -> Vec<u8> {
         linear(&mut tensor, &format!("{layer}.output.dense"), 2 * WIDTH, WIDTH);
         norm(&mut tensor, &format!("{layer}.output.LayerNorm"));
     }
+    written(&tensors)
+}
+
+/// A tensor for `name`. What stands in the text decides: layers with larger numbers would make all vectors alike.
+fn random_tensor(random: &mut fastrand::Rng, name: &str, shape: &[usize]) -> Tensor {
+    let large = ["embeddings.weight", "Norm.weight", "norm1.weight", "norm2.weight", "emb_ln.weight"];
+    let scale = if large.iter().any(|end| name.ends_with(end)) { 1.0 } else { 0.2 };
+    let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| (random.f32() * 2.0 - 1.0) * scale).collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+}
+
+fn written(tensors: &HashMap<String, Tensor>) -> Vec<u8> {
     let path = tempfile::NamedTempFile::new().unwrap();
-    candle_core::safetensors::save(&tensors, path.path()).unwrap();
+    candle_core::safetensors::save(tensors, path.path()).unwrap();
     fs::read(path.path()).unwrap()
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sutazai_core::model::{ChatRequest, ModelInfo};
+
+use crate::model::{ChatRequest, ModelInfo};
 
 /// Part of every key: a change to what is hashed makes old keys unfindable instead of wrong.
 const FORMAT: u32 = 1;
@@ -16,9 +17,9 @@ const FORMAT: u32 = 1;
 /// model, who asks beyond the tenant, or what the request says about caching. Where a backend knows no digest, other weights under an old name
 /// are not noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 32]);
+pub struct AnswerKey([u8; 32]);
 
-impl Key {
+impl AnswerKey {
     /// The key of `request` to the model that `info` describes; `None` if it cannot be written as JSON, which no request of a caller's is known
     /// to do.
     #[must_use]
@@ -26,8 +27,10 @@ impl Key {
         Some(digest(info, request, serde_json::to_value(request).ok()?))
     }
 
-    /// The key of all that `request` has beside the text of its message number `at`, in whose place stands `instead`.
-    pub(super) fn around(info: &ModelInfo, request: &ChatRequest, at: usize, instead: &str) -> Option<Self> {
+    /// The key of all that `request` has beside the text of its message number `at`, in whose place stands `instead`; `None` if there is no such
+    /// message. No request has it for its own key.
+    #[must_use]
+    pub fn around(info: &ModelInfo, request: &ChatRequest, at: usize, instead: &str) -> Option<Self> {
         let mut value = serde_json::to_value(request).ok()?;
         *value.pointer_mut(&format!("/messages/{at}/content"))? = Value::from(instead);
         // No exact request hashes like one with a hole in it.
@@ -36,7 +39,7 @@ impl Key {
     }
 }
 
-fn digest(info: &ModelInfo, request: &ChatRequest, mut value: Value) -> Key {
+fn digest(info: &ModelInfo, request: &ChatRequest, mut value: Value) -> AnswerKey {
     if let Value::Object(fields) = &mut value {
         // The one that is asked stands in the head.
         fields.insert("model".into(), Value::Null);
@@ -44,7 +47,7 @@ fn digest(info: &ModelInfo, request: &ChatRequest, mut value: Value) -> Key {
     let mut hasher = Sha256::new();
     write(&json!([FORMAT, request.caller.tenant(), info.backend, info.name, info.digest]), &mut hasher);
     write(&value, &mut hasher);
-    Key(hasher.finalize().into())
+    AnswerKey(hasher.finalize().into())
 }
 
 /// Writes JSON with the fields of objects in order: whether a map keeps theirs depends on features that any crate in the build can switch on.
@@ -75,15 +78,15 @@ fn write(value: &Value, out: &mut Sha256) {
 }
 
 /// In lower-case hexadecimal.
-impl fmt::Display for Key {
+impl fmt::Display for AnswerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for AnswerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({self})")
+        write!(f, "AnswerKey({self})")
     }
 }
 
@@ -91,13 +94,12 @@ impl fmt::Debug for Key {
 mod tests {
     use std::{collections::HashSet, sync::Arc, time::Duration};
 
-    use sutazai_core::{
+    use super::*;
+    use crate::{
         clock::Timestamp,
         model::{Caching, Caller, Message, ResponseFormat, Sampling, ToolSpec},
         task::Priority,
     };
-
-    use super::*;
 
     fn info() -> ModelInfo {
         ModelInfo { digest: Some("sha256:1".into()), ..ModelInfo::new("actor", "scripted", 8192) }
@@ -108,8 +110,8 @@ mod tests {
         ChatRequest { sampling: Sampling::GREEDY, ..ChatRequest::new(messages) }
     }
 
-    fn key(request: &ChatRequest) -> Key {
-        Key::of(&info(), request).unwrap()
+    fn key(request: &ChatRequest) -> AnswerKey {
+        AnswerKey::of(&info(), request).unwrap()
     }
 
     #[test]
@@ -153,9 +155,9 @@ mod tests {
             ModelInfo { digest: Some("sha256:2".into()), ..info() },
             ModelInfo { digest: None, ..info() },
         ];
-        keys.extend(changed.iter().map(|info| Key::of(info, &request()).unwrap()));
+        keys.extend(changed.iter().map(|info| AnswerKey::of(info, &request()).unwrap()));
         let holes = ["", "moon", "How \"far\" is the moon?"];
-        keys.extend(holes.map(|instead| Key::around(&info(), &request(), 1, instead).unwrap()));
+        keys.extend(holes.map(|instead| AnswerKey::around(&info(), &request(), 1, instead).unwrap()));
         let distinct: HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
     }
@@ -175,9 +177,9 @@ mod tests {
     fn a_hole_hides_what_was_there() {
         let other = |text: &str| {
             let messages = vec![Message::system("You are brief."), Message::user(text)];
-            Key::around(&info(), &ChatRequest { messages, ..request() }, 1, "").unwrap()
+            AnswerKey::around(&info(), &ChatRequest { messages, ..request() }, 1, "").unwrap()
         };
         assert_eq!(other("How far is the moon?"), other("What is the way to the moon?"));
-        assert!(Key::around(&info(), &request(), 2, "").is_none());
+        assert!(AnswerKey::around(&info(), &request(), 2, "").is_none());
     }
 }

@@ -1,0 +1,5 @@
+//! Backends of `AnswerCache`.
+
+mod redis;
+
+pub use self::redis::{RedisAnswers, RedisAnswersConfig};
