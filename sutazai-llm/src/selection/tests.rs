@@ -258,7 +258,7 @@ fn improved(candidate: &Candidate, how: usize) -> Candidate {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, max_global_rejects: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn only_who_can_serve_is_ranked(need in needs(), candidates in candidates()) {

@@ -150,6 +150,7 @@ async fn the_pages_need_nothing_from_outside() {
 const ELSEWHERE: &[&str] = &[
     "agent_name",
     "agent_panicked",
+    "bench_results_damaged",
     "cassette_version",
     "child_cancelled",
     "collection_conflict",
@@ -162,7 +163,9 @@ const ELSEWHERE: &[&str] = &[
     "invalid_output",
     "invalid_schema",
     "model_failed",
+    "model_pinned",
     "model_unreachable",
+    "models_quota_exceeded",
     "newer_layout",
     "no_documents",
     "node_in_use",

@@ -38,10 +38,11 @@ impl Refusal {
     pub(super) fn error(&self, model: &str, exact: bool, now: Timestamp) -> Error {
         let account = &self.account;
         let Shortage { measure, asked, left, limit, held, .. } = self.shortage;
+        let may_fit = asked <= limit;
         let resets = account.day().map(|day| day.plus(1).begin());
         let what_now = match resets {
             _ if held => "calls under way hold enough; try again when they have ended".to_owned(),
-            _ if asked > limit => "no call may take so much; ask for less, or raise the limit".to_owned(),
+            _ if !may_fit => "no call may take so much; ask for less, or raise the limit".to_owned(),
             Some(at) => format!("it begins anew at {at}"),
             None if self.others.is_some() => {
                 "other servers may hold enough; try again when they have given it back".to_owned()
@@ -63,7 +64,7 @@ impl Refusal {
         );
         let delay = if held { Some(SOON) } else { self.others.or(resets.map(|at| now.until(at))) };
         // What no waiting helps is no matter of room.
-        let kind = if delay.is_some() && asked <= limit { ErrorKind::Full } else { ErrorKind::Conflict };
+        let kind = if delay.is_some() && may_fit { ErrorKind::Full } else { ErrorKind::Conflict };
         let error = Error::new(kind, message).with_code("budget_exceeded").during("chat with").about(model);
         match delay {
             Some(delay) => error.retry_after(delay),
