@@ -74,13 +74,12 @@ pub(crate) struct Refusal {
     pub(crate) body: Vec<u8>,
 }
 
-/// Reads an answer as a refusal.
-pub(crate) async fn refusal(response: Response) -> Refusal {
+/// Reads an answer as a refusal. One that breaks off is none: what it would have said may be the whole of it.
+pub(crate) async fn refusal(response: Response) -> reqwest::Result<Refusal> {
     let status = response.status().as_u16();
     let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    // The status says the most; a body that cannot be read is as good as none.
-    let body = read(response, REFUSAL).await.unwrap_or_default();
-    Refusal { status, wait: wait.map(Duration::from_secs), body }
+    let body = read(response, REFUSAL).await?;
+    Ok(Refusal { status, wait: wait.map(Duration::from_secs), body })
 }
 
 /// A body, or its first `most` bytes; what comes after them is not waited for.

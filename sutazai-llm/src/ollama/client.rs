@@ -135,7 +135,8 @@ impl OllamaClient {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.explained(refused(&http::refusal(response).await, model), model))
+        let refusal = http::refusal(response).await.map_err(|error| self.failed(error, model))?;
+        Err(self.explained(refused(&refusal, model), model))
     }
 
     /// Sends, and reads the answer as a whole.

@@ -143,8 +143,10 @@ impl OpenAiClient {
     }
 
     async fn refused(&self, response: Response, model: Option<&str>) -> Error {
-        let refusal = http::refusal(response).await;
-        self.explained(refused(&refusal, model, self.key()), model)
+        match http::refusal(response).await {
+            Ok(refusal) => self.explained(refused(&refusal, model, self.key()), model),
+            Err(error) => self.failed(error, model),
+        }
     }
 
     /// What it means that a request or an answer did not come through.
