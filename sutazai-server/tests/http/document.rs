@@ -151,6 +151,8 @@ const ELSEWHERE: &[&str] = &[
     "agent_name",
     "agent_panicked",
     "bench_results_damaged",
+    "cache_full",
+    "cache_unavailable",
     "cassette_version",
     "child_cancelled",
     "collection_conflict",
