@@ -1,15 +1,19 @@
 //! Children end with their parents, whoever ends them and whenever it goes away, in virtual time.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod kit;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use kit::{BEGINNING, Virtual};
 use sutazai_core::{
-    clock::Clock,
+    clock::{Clock, SystemClock},
     engine::{self, Command},
-    memory::MemoryTaskStore,
+    memory::{HashedEmbedding, MemoryTaskStore},
+    model::{Caller, EmbeddingModel, Embeddings, ModelInfo},
     prelude::*,
     store::{TaskStore, TaskWrite, WriteOutcome},
     task::TaskId,
@@ -85,4 +89,45 @@ async fn a_model_is_told_which_task_asks_and_which_one_called_for_that() {
     let [parent, child]: [Ids; 2] = handle.output().await.unwrap();
     assert_eq!(parent, [id.clone(), None]);
     assert!(child[0].is_some() && child[0] != id && child[1] == id, "{child:?}");
+}
+
+/// An embedding model that notes who asks it.
+struct Asked(HashedEmbedding, Mutex<Vec<Caller>>);
+
+#[async_trait::async_trait]
+impl EmbeddingModel for Asked {
+    fn info(&self) -> &ModelInfo {
+        self.0.info()
+    }
+
+    async fn ready(&self) -> sutazai_core::Result<()> {
+        self.0.ready().await
+    }
+
+    async fn embed(&self, texts: &[String]) -> sutazai_core::Result<Embeddings> {
+        self.embed_for(&Caller::default(), texts).await
+    }
+
+    async fn embed_for(&self, caller: &Caller, texts: &[String]) -> sutazai_core::Result<Embeddings> {
+        self.1.lock().unwrap().push(caller.clone());
+        self.0.embed(texts).await
+    }
+}
+
+#[tokio::test]
+async fn an_embedding_model_is_told_who_asks() {
+    let model = Arc::new(Asked(HashedEmbedding::new(4), Mutex::default()));
+    let agent = agent_fn("reader", |context: Context, (): ()| async move {
+        context.embed(&["text".to_owned()]).await?;
+        Ok(())
+    });
+    let engine = Orchestrator::builder().agent(agent).embedding_model(model.clone()).start().await.unwrap();
+    let deadline = SystemClock.now().plus(Duration::from_secs(3_600));
+    let request = TaskRequest::new("reader", Payload::null()).priority(Priority::MAX).deadline(deadline);
+    let id = engine.submit_request(request).await.unwrap().task.id;
+    assert_eq!(engine.wait(id, Duration::from_secs(60)).await.unwrap().state, TaskState::Completed);
+    let asked = model.1.lock().unwrap().clone();
+    let [caller] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((caller.task, caller.agent.as_deref()), (Some(id), Some("reader")));
+    assert_eq!((caller.tenant(), caller.priority, caller.deadline), ("default", Priority::MAX, Some(deadline)));
 }

@@ -16,8 +16,8 @@ use sutazai_core::{
     memory::MemoryTaskStore,
     prelude::*,
     store::{
-        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        Claim, Delivery, Ended, Granted, Held, KeptAnswer, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, TaskId},
 };
@@ -157,6 +157,14 @@ impl TaskStore for Faulty {
     }
     async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
         self.inner.put_schedule(record, expected).await
+    }
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool> {
+        self.inner.put_schedule_once(record, expected, answer).await
     }
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
         self.inner.schedule(name).await

@@ -11,7 +11,8 @@ use sutazai_core::{
     memory::MemoryTaskStore,
     prelude::*,
     schedule::{CatchUp, SCHEDULE_LABEL, Schedule, TaskTemplate, Timing},
-    store::{Page, ScheduleRecord, TaskQuery, TaskStore},
+    store::{Page, Recalled, ScheduleRecord, TaskQuery, TaskStore},
+    task::IdempotencyKey,
 };
 
 use kit::{BEGINNING, Virtual};
@@ -108,4 +109,33 @@ async fn only_schedules_set_the_labels_that_overlaps_go_by() {
     assert_eq!(fired.labels.get(SCHEDULE_LABEL).map(String::as_str), Some("s"));
     let fork = engine.fork(fired.id, 0, None, None).await.unwrap().task;
     assert_eq!(fork.labels.len(), 0, "a fork is nobody's firing: {:?}", fork.labels);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_under_a_key_is_stored_with_its_answer_or_not_at_all() {
+    let clock = Virtual::new();
+    let store = Arc::new(MemoryTaskStore::with_clock(clock.clone()));
+    let engine = engine("a", &store, &clock).start().await.unwrap();
+    let key = |name: &str| IdempotencyKey::new("default", name, "change", &Payload::null()).unwrap();
+    let answer = |record: &ScheduleRecord| Payload::of(&(record.revision, record.paused));
+    let kept = |revision: u64, paused: bool| Recalled::Answered(Payload::of(&(revision, paused)).unwrap());
+    let schedule = |name: &str| Schedule::new(name, Timing::Every { every_ms: 60_000 }, task("a"));
+
+    engine.put_schedule_keyed(schedule("s"), false, key("put"), answer).await.unwrap();
+    assert_eq!(store.recall(&key("put")).await.unwrap(), kept(0, false), "nobody but the change has kept it");
+    let refused = engine.put_schedule_keyed(schedule("t"), false, key("put"), answer).await.unwrap_err();
+    assert_eq!(refused.code(), "idempotency_conflict");
+    assert_eq!(store.schedule("t").await.unwrap(), None);
+    let refused = engine.pause_schedule_keyed("s", true, key("put"), answer).await.unwrap_err();
+    assert_eq!(refused.code(), "idempotency_conflict");
+    assert!(!engine.schedule("s").await.unwrap().paused);
+
+    for (name, kept) in [("pause", kept(1, true)), ("once more", kept(1, true))] {
+        engine.pause_schedule_keyed("s", true, key(name), answer).await.unwrap();
+        assert_eq!(store.recall(&key(name)).await.unwrap(), kept, "also where nothing changes");
+    }
+    let wrong = |_: &ScheduleRecord| Err(Error::new(ErrorKind::Internal, "no answer"));
+    engine.pause_schedule_keyed("s", false, key("wrong"), wrong).await.unwrap_err();
+    assert!(engine.schedule("s").await.unwrap().paused);
+    assert_eq!(store.recall(&key("wrong")).await.unwrap(), Recalled::New);
 }

@@ -24,7 +24,7 @@ use sutazai_core::{
     task::{Event, Task},
 };
 use sutazai_llm::{
-    gateway::{Unobserved, budget::Ledger},
+    gateway::{Unobserved, admission::Admission, budget::Ledger},
     ollama::{Discovered, answering, default_urls},
     registry::ModelStore,
 };
@@ -58,13 +58,15 @@ pub struct Engine {
     pub orchestrator: Orchestrator,
     /// The server that keeps answers of models for several processes, if there is one.
     pub shared_answers: Option<Arc<dyn AnswerCache>>,
+    /// The admissions of the models' backends.
+    pub admissions: Vec<Admission>,
     outbox: Mutex<Option<Outbox>>,
     index: Option<Arc<UsearchStore>>,
 }
 
 impl Engine {
     fn new(orchestrator: Orchestrator, index: Option<Arc<UsearchStore>>) -> Self {
-        Self { orchestrator, shared_answers: None, outbox: Mutex::new(None), index }
+        Self { orchestrator, shared_answers: None, admissions: Vec::new(), outbox: Mutex::new(None), index }
     }
 
     /// Admits nothing more, lets running tasks finish within `grace`, gives back what was drawn of budgets, and closes the stores.
@@ -121,9 +123,11 @@ pub async fn serving(
     };
     let builder = vectors(builder, index.as_ref());
     let kept = answers::open(settings).await?;
-    let builder = models::models(builder, settings, ollama, Arc::clone(&metrics) as _, kept.cache, budget).await?;
+    let (builder, admissions) =
+        models::models(builder, settings, ollama, Arc::clone(&metrics) as _, kept.cache, budget).await?;
     let mut engine = Engine::new(builder.start().await?, index);
     engine.shared_answers = kept.shared;
+    engine.admissions = admissions;
     if settings.webhook_secret.is_some() {
         let policy = Policy { allow_private: settings.webhook_allow_private };
         let sender = Sender::new(settings.webhook_secret.clone(), policy, TIMEOUT);
@@ -203,7 +207,7 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
     let budget = ledger(settings, Arc::new(MemoryBudgetStore::new()), None);
     let builder = vectors(builder, index.as_ref());
     let answers = answers::open(settings).await?.cache;
-    let builder = models::models(builder, settings, ollama, Arc::new(Unobserved), answers, budget).await?;
+    let (builder, _) = models::models(builder, settings, ollama, Arc::new(Unobserved), answers, budget).await?;
     Ok(Engine::new(builder.start().await?, index))
 }
 
@@ -211,7 +215,9 @@ pub async fn alone(settings: &Settings, ollama: Option<Discovered>) -> Result<En
 pub async fn replaying(settings: &Settings) -> Result<Orchestrator> {
     let catalogue = catalogue(agents_options(settings));
     let builder = Orchestrator::builder().agents(catalogue.agents).agents(dev_agents()).router(catalogue.router);
-    models::models(vectors(builder, None), settings, None, Arc::new(Unobserved), None, None).await?.start().await
+    let builder = vectors(builder, None);
+    let (builder, _) = models::models(builder, settings, None, Arc::new(Unobserved), None, None).await?;
+    builder.start().await
 }
 
 /// What keeps the budgets of the settings, if they limit anything.

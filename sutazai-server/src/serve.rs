@@ -82,6 +82,7 @@ impl Server {
         let (engine, metrics) = started.map_err(|error| Failure::from(error).exits(Exit::Usage))?;
         let options = Options {
             allowed_hosts: settings.allowed_hosts.clone(),
+            model_silence: Duration::from_millis(settings.model_silence_ms),
             webhook_secret: settings.webhook_secret.clone(),
             webhook_allow_private: settings.webhook_allow_private,
             operators_only: settings.role == Role::Worker,
@@ -97,6 +98,7 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(claimed.listener).map_err(failed)?;
         let closed = CancellationToken::new();
         let mut state = AppState::new(engine.orchestrator.clone(), metrics, options);
+        state = state.with_admissions(engine.admissions.clone());
         if let Some(answers) = &engine.shared_answers {
             state = state.with_answers(Arc::clone(answers));
         }

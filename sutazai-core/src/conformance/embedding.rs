@@ -6,7 +6,8 @@ use futures_util::future::{BoxFuture, join_all};
 
 use crate::{
     error::Result,
-    model::{EmbeddingModel, Embeddings},
+    model::{Caller, EmbeddingModel, Embeddings},
+    task::Priority,
 };
 
 /// Every case as one `#[tokio::test]`, against the model that the expression makes (it may use `.await`). Where tests are made at run
@@ -21,7 +22,7 @@ macro_rules! embedding_conformance {
         // Braces serve where items stand and where an expression stands.
         $crate::embedding_conformance! { @$rule [
             describes_itself, an_empty_batch_is_free, vectors_are_unit_length, texts_are_told_apart, order_is_kept, the_batch_changes_nothing,
-            odd_texts_have_vectors, long_texts_are_cut, callers_do_not_mix
+            odd_texts_have_vectors, long_texts_are_cut, callers_do_not_mix, who_asks_changes_nothing
         ] $($args)* }
     };
     (@tests [$($case:ident),*] $make:expr) => {
@@ -148,6 +149,17 @@ pub async fn callers_do_not_mix(model: Arc<dyn EmbeddingModel>) -> Result<()> {
     for (text, vectors) in join_all(calls).await {
         assert_near(&expected[text..=text], &vectors?);
     }
+    Ok(())
+}
+
+/// A text has one vector, whoever asks for it and for whom.
+pub async fn who_asks_changes_nothing(model: Arc<dyn EmbeddingModel>) -> Result<()> {
+    let caller = Caller { tenant: Some("somebody".into()), priority: Priority::MAX, ..Caller::default() };
+    let texts: Vec<String> = TEXTS.iter().map(|text| (*text).to_owned()).collect();
+    let asked = model.embed_for(&caller, &texts).await?;
+    assert_near(&embed(&*model, &TEXTS).await?, &asked.vectors);
+    let nothing = model.embed_for(&caller, &[]).await?;
+    assert_eq!(nothing, Embeddings { vectors: Vec::new(), tokens: 0 });
     Ok(())
 }
 

@@ -78,7 +78,7 @@ macro_rules! task_store_conformance {
             the_feed_shows_every_event_in_one_order, readers_of_the_feed_miss_nothing_among_many_writers,
             nodes_join_renew_and_part, another_life_of_a_name_is_dead, a_lapsed_lease_is_declared_dead,
             holders_without_a_record_are_lapsed, schedules_are_kept_as_they_were, schedules_change_at_their_revision,
-            schedules_come_due, next_due_counts_schedules,
+            a_schedule_and_its_answer_are_stored_together, schedules_come_due, next_due_counts_schedules,
             news_are_due_to_be_posted, what_is_taken_is_held, what_is_posted_waits_for_news, what_failed_is_tried_later,
             a_late_note_changes_nothing, what_was_given_up_is_listed_and_revived, a_requeue_revives_what_was_given_up, the_ended_are_listed_by_id, nth_newest_counts_from_the_newest,
             what_is_purged_leaves_nothing_behind, what_has_not_ended_is_not_purged, a_key_keeps_its_task_for_a_day,
@@ -122,9 +122,27 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(START.as_millis() + millis)
 }
 
+/// A new id, from before all stories begin whatever the date is: ids begin with their time, and retention goes by it.
 fn fresh_id() -> TaskId {
     static IDS: LazyLock<IdSource> = LazyLock::new(IdSource::default);
-    IDS.next(&SystemClock)
+    IDS.next(&Earlier)
+}
+
+/// A clock that stands still a day before these stories.
+struct Earlier;
+
+impl Clock for Earlier {
+    fn now(&self) -> Timestamp {
+        START.minus(Duration::from_secs(24 * 3_600))
+    }
+
+    fn random(&self) -> u64 {
+        SystemClock.random()
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
 }
 
 fn node() -> NodeId {

@@ -182,7 +182,7 @@ impl Context {
     /// The vectors of `texts` by the default embedding model, in order, of unit length. Not recorded: the same texts give the same vectors.
     pub async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         self.not_replayed("a model")?;
-        Ok(self.models().embedding(None)?.embed(texts).await?.vectors)
+        Ok(self.models().embedding(None)?.embed_for(&self.caller(), texts).await?.vectors)
     }
 
     /// The vector store.

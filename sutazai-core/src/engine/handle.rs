@@ -6,6 +6,7 @@ use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
 use super::{
+    carry::to_its_end,
     hub::Subscription,
     inner::{Changed, Inner, SLOW_POLL, shut_down},
 };
@@ -89,7 +90,7 @@ impl fmt::Debug for TaskHandle {
 /// Cancels a task and what it called for, to the end even if the caller goes away in between.
 pub(crate) async fn cancel(engine: &Arc<Inner>, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
     let engine = Arc::clone(engine);
-    tokio::spawn(async move { engine.cancel(id, key).await }).await.unwrap_or_else(|_| Err(shut_down()))
+    to_its_end(async move { engine.cancel(id, key).await }).await
 }
 
 /// Waits for the end. A publication that got lost, and an end by another process, are found by a look now and then.

@@ -5,6 +5,7 @@
 
 mod at_work;
 mod builder;
+mod carry;
 mod catalogue;
 mod control;
 mod decide;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use self::{
     builder::{DEFAULT_MAX_RUNNING, DEFAULT_QUEUE_MAX, OrchestratorBuilder},
+    carry::carried,
     decide::{Requeue, Resolution},
     execution::MAX_OUTPUT,
     handle::TaskHandle,

@@ -13,13 +13,14 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{
     builder::OrchestratorBuilder,
+    carry::to_its_end,
     catalogue::Registered,
     control::Stop,
     decide::{self, Requeue, Resolution},
     handle::{TaskHandle, cancel, end_of, events},
     inner::{Changed, Inner},
     replay::{self, Cassette, Replayed},
-    schedules,
+    schedules::{self, Note},
     submit::{Submitted, submit, submit_batch, submit_request},
     transition::create,
 };
@@ -38,12 +39,6 @@ const TAIL: Duration = Duration::from_secs(6);
 
 /// The least that each of both is given, also without a grace.
 const LEAST: Duration = Duration::from_millis(500);
-
-/// Does what was asked for to its end, though whoever asked goes away meanwhile.
-async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let done = tokio::spawn(work).await;
-    done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the change broke off; look at what it changes")))
-}
 
 /// A running engine. Cheap to clone; every clone is the same engine, which runs until [`Orchestrator::shutdown`] or the end of the runtime.
 #[derive(Clone)]
@@ -143,8 +138,7 @@ impl Orchestrator {
 
     /// Like [`Orchestrator::cancel`], under an idempotency key.
     pub async fn cancel_keyed(&self, id: TaskId, key: Option<IdempotencyKey>) -> Result<Changed> {
-        let inner = Arc::clone(&self.inner);
-        to_its_end(async move { cancel(&inner, id, key).await }).await
+        cancel(&self.inner, id, key).await
     }
 
     /// Tells a task something, which [`Context::wait_for`](crate::context::Context::wait_for) receives; kept if it comes before the wait. Returns whether the
@@ -243,7 +237,19 @@ impl Orchestrator {
 
     /// Makes a schedule, or with `replace` puts it in the place of the one of its name. One that is there already is `schedule_exists`.
     pub async fn put_schedule(&self, schedule: Schedule, replace: bool) -> Result<ScheduleRecord> {
-        schedules::put(&self.inner, schedule, replace).await
+        schedules::put(&self.inner, schedule, replace, None).await
+    }
+
+    /// Like [`Orchestrator::put_schedule`], under an idempotency key: what `answer` makes of the schedule is kept under it in the same commit. A key that was used
+    /// is `idempotency_conflict`, also for the same request: [`TaskStore::recall`] has the answer.
+    pub async fn put_schedule_keyed(
+        &self,
+        schedule: Schedule,
+        replace: bool,
+        key: IdempotencyKey,
+        answer: impl Fn(&ScheduleRecord) -> Result<Payload> + Send + Sync,
+    ) -> Result<ScheduleRecord> {
+        schedules::put(&self.inner, schedule, replace, Some(&Note { key, answer: &answer })).await
     }
 
     /// The schedule called `name`; an unknown one is `schedule_not_found`.
@@ -263,7 +269,18 @@ impl Orchestrator {
 
     /// Pauses or resumes a schedule. What falls into a pause is not made up for.
     pub async fn pause_schedule(&self, name: &str, paused: bool) -> Result<ScheduleRecord> {
-        schedules::pause(&self.inner, name, paused).await
+        schedules::pause(&self.inner, name, paused, None).await
+    }
+
+    /// Like [`Orchestrator::pause_schedule`], under an idempotency key as [`Orchestrator::put_schedule_keyed`] has it.
+    pub async fn pause_schedule_keyed(
+        &self,
+        name: &str,
+        paused: bool,
+        key: IdempotencyKey,
+        answer: impl Fn(&ScheduleRecord) -> Result<Payload> + Send + Sync,
+    ) -> Result<ScheduleRecord> {
+        schedules::pause(&self.inner, name, paused, Some(&Note { key, answer: &answer })).await
     }
 
     /// Submits a schedule's task now, whatever the schedule says.

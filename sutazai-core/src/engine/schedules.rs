@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{inner::Inner, submit::submit_keyed};
+use super::{
+    inner::{Inner, key_conflict},
+    submit::submit_keyed,
+};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Fault, Result},
+    payload::Payload,
     schedule::{MOMENT_LABEL, Schedule, next_after},
-    store::ScheduleRecord,
+    store::{KeptAnswer, Recalled, ScheduleRecord},
     task::{IdempotencyKey, TaskRequest},
 };
 
@@ -22,8 +26,41 @@ pub(super) fn key(request: &TaskRequest, text: &str) -> IdempotencyKey {
     IdempotencyKey { tenant: Arc::clone(&request.tenant), key: text.into(), fingerprint: Sha256::digest(text).into() }
 }
 
+/// What is kept under the key of a request that changes a schedule: its answer, made of the schedule as it then is.
+pub(crate) struct Note<'a> {
+    pub(crate) key: IdempotencyKey,
+    pub(crate) answer: &'a (dyn Fn(&ScheduleRecord) -> Result<Payload> + Send + Sync),
+}
+
+impl Note<'_> {
+    fn of(&self, record: &ScheduleRecord, at: Timestamp) -> Result<KeptAnswer> {
+        Ok(KeptAnswer { key: self.key.clone(), answer: (self.answer)(record)?, at })
+    }
+}
+
+/// Stores a schedule, and what is to be kept of the request in the same commit; false if somebody has changed the schedule meanwhile.
+async fn store(
+    engine: &Inner,
+    record: &ScheduleRecord,
+    expected: Option<u64>,
+    note: Option<&Note<'_>>,
+) -> Result<bool> {
+    let Some(note) = note else { return engine.store.put_schedule(record, expected).await };
+    let answer = note.of(record, engine.clock.now())?;
+    let stored = engine.store.put_schedule_once(record, expected, &answer).await?;
+    if !stored && engine.store.recall(&note.key).await? != Recalled::New {
+        return Err(key_conflict("change schedule"));
+    }
+    Ok(stored)
+}
+
 /// Stores a new schedule, or with `replace` another one over that of its name.
-pub(crate) async fn put(engine: &Arc<Inner>, schedule: Schedule, replace: bool) -> Result<ScheduleRecord> {
+pub(crate) async fn put(
+    engine: &Arc<Inner>,
+    schedule: Schedule,
+    replace: bool,
+    note: Option<&Note<'_>>,
+) -> Result<ScheduleRecord> {
     schedule.check()?;
     check_task(engine, &schedule).await?;
     let name = schedule.name.clone();
@@ -58,7 +95,7 @@ pub(crate) async fn put(engine: &Arc<Inner>, schedule: Schedule, replace: bool) 
             next,
             revision: expected.map_or(0, |r| r + 1),
         };
-        if engine.store.put_schedule(&record, expected).await? {
+        if store(engine, &record, expected, note).await? {
             engine.rescheduled.notify_one();
             return Ok(record);
         }
@@ -79,17 +116,26 @@ async fn check_task(engine: &Arc<Inner>, schedule: &Schedule) -> Result<()> {
 }
 
 /// Pauses or resumes. What falls into a pause is not made up for.
-pub(crate) async fn pause(engine: &Arc<Inner>, name: &str, paused: bool) -> Result<ScheduleRecord> {
+pub(crate) async fn pause(
+    engine: &Arc<Inner>,
+    name: &str,
+    paused: bool,
+    note: Option<&Note<'_>>,
+) -> Result<ScheduleRecord> {
     for _ in 0..16 {
         let Some(known) = engine.store.schedule(name).await? else { return Err(not_found(name)) };
+        let now = engine.clock.now();
         if known.paused == paused {
+            if let Some(note) = note {
+                let KeptAnswer { key, answer, at } = note.of(&known, now)?;
+                engine.store.remember(&key, &answer, at).await?;
+            }
             return Ok(known);
         }
-        let now = engine.clock.now();
         let next = if paused { None } else { next_after(&known.schedule, known.created_at, now) };
         let expected = known.revision;
         let record = ScheduleRecord { paused, last: known.last.max(Some(now)), next, revision: expected + 1, ..known };
-        if engine.store.put_schedule(&record, Some(expected)).await? {
+        if store(engine, &record, Some(expected), note).await? {
             engine.rescheduled.notify_one();
             return Ok(record);
         }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::ModelInfo;
+use super::{Caller, ModelInfo};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The vectors of a batch of texts.
@@ -27,6 +27,13 @@ pub trait EmbeddingModel: Send + Sync + 'static {
     /// empty batch gives an empty answer.
     async fn embed(&self, texts: &[String]) -> Result<Embeddings>;
 
+    /// The same, for `caller`: turns go by its priority and tenant, and its deadline bounds the wait. The vectors do not depend on it.
+    ///
+    /// Models that serve everybody alike need not implement it; one that stands before another passes the caller on.
+    async fn embed_for(&self, _caller: &Caller, texts: &[String]) -> Result<Embeddings> {
+        self.embed(texts).await
+    }
+
     /// Brings the model into memory, where that can be asked for; otherwise the first call does. Returns when it is there.
     async fn load(&self) -> Result<()> {
         Ok(())
@@ -43,10 +50,20 @@ pub trait EmbeddingModel: Send + Sync + 'static {
 pub trait EmbeddingModelExt: EmbeddingModel {
     /// The vector of one text.
     async fn embed_one(&self, text: &str) -> Result<Vec<f32>> {
-        self.embed(&[text.to_owned()]).await?.vectors.pop().ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "the model gave no vector").during("embed with").about(&self.info().name)
-        })
+        only(self.info(), self.embed(&[text.to_owned()]).await?)
+    }
+
+    /// The vector of one text, for `caller`.
+    async fn embed_one_for(&self, caller: &Caller, text: &str) -> Result<Vec<f32>> {
+        only(self.info(), self.embed_for(caller, &[text.to_owned()]).await?)
     }
 }
 
 impl<M: EmbeddingModel + ?Sized> EmbeddingModelExt for M {}
+
+/// The one vector of an answer to one text.
+fn only(info: &ModelInfo, mut embeddings: Embeddings) -> Result<Vec<f32>> {
+    embeddings.vectors.pop().ok_or_else(|| {
+        Error::new(ErrorKind::Internal, "the model gave no vector").during("embed with").about(&info.name)
+    })
+}

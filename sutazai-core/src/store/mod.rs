@@ -9,8 +9,9 @@ pub use self::{
     answer::{AnswerCache, AnswerKey, CachedAnswer},
     budget::{Account, Amounts, BudgetStore, Day, Draw, Drawn, Limits, Measure},
     task::{
-        Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, KEY_LIFE, NodeRecord, POST_LIFE, Page, Posted,
-        QueueDepths, Recalled, ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
+        Child, Claim, Delivery, Ended, Granted, Held, JournalCopy, KEY_LIFE, KeptAnswer, NodeRecord, POST_LIFE, Page,
+        Posted, QueueDepths, Recalled, ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp,
+        WriteOutcome,
     },
     vector::{CollectionSpec, Filter, Selector, VectorCapabilities, VectorHit, VectorQuery, VectorRecord, VectorStore},
 };

@@ -7,8 +7,8 @@ use sutazai_core::{
     Payload, Result,
     clock::Timestamp,
     store::{
-        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
+        Claim, Delivery, Ended, Granted, Held, KeptAnswer, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
@@ -133,6 +133,15 @@ impl TaskStore for SimStore {
 
     async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
         self.call("put_schedule", self.world.memory.put_schedule(record, expected)).await
+    }
+
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool> {
+        self.call("put_schedule_once", self.world.memory.put_schedule_once(record, expected, answer)).await
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {

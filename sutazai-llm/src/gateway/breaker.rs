@@ -23,7 +23,7 @@ use sutazai_core::{
 use tokio::time::Instant;
 
 use self::state::{Decision, State, Ticket};
-use super::observer::GatewayObserver;
+use super::{admission::was_unread, observer::GatewayObserver};
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,8 @@ impl BreakerState {
 /// A model behind a breaker of its own: one for each backend and model.
 ///
 /// * It opens after [`failures`](BreakerConfig::failures) calls in a row that failed as unavailable or out of time, before the answer or in the middle of
-///   it. A timeout that came with the caller's own deadline is not the backend's, and other errors say nothing about it either.
+///   it. A timeout that came with the caller's own deadline is not the backend's, nor is one of an answer that its caller did not read, and other errors
+///   say nothing about it either.
 /// * Open, it refuses at once: kind `Unavailable`, code `model_unavailable`, with the rest of the pause as the delay. The backend is not asked.
 /// * After the pause one call is let through, and the others are refused until that one is over. Its finish closes the breaker, its failure opens it for
 ///   twice the pause. Dropped, or ended in an error that says nothing, it makes way for the next.
@@ -209,6 +210,7 @@ impl Call {
     fn failed(&mut self, error: &Error) {
         let ill = match error.kind() {
             ErrorKind::Unavailable => true,
+            ErrorKind::Timeout if was_unread(error) => false,
             ErrorKind::Timeout => self.deadline.is_none_or(|deadline| self.circuit.clock.now() < deadline),
             _ => false,
         };

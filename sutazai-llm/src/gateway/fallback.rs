@@ -119,13 +119,9 @@ impl ChatModel for Fallback {
         self.first.load().await
     }
 
-    /// Unloads all of them, even if one cannot be.
+    /// Unloads the first model: the others have callers of their own.
     async fn unload(&self) -> Result<()> {
-        let mut result = Ok(());
-        for model in self.all() {
-            result = result.and(model.unload().await);
-        }
-        result
+        self.first.unload().await
     }
 }
 

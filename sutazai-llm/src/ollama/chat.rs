@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Tokens of context where nobody asks for more: what a machine without a large GPU holds.
-const CONTEXT: usize = 4096;
+pub(super) const CONTEXT: usize = 4096;
 
 /// A chat model that an Ollama serves.
 ///
@@ -35,7 +35,11 @@ impl OllamaChat {
     /// same in every call, since the server reloads a model that is asked for with another one.
     pub async fn connect(client: OllamaClient, model: &str, context: Option<usize>) -> Result<Self> {
         let info = client.describe(model, context.unwrap_or(CONTEXT)).await?;
-        Ok(Self { client, info, keep_alive: KeepAlive::default() })
+        Ok(Self::described(client, info))
+    }
+
+    pub(super) fn described(client: OllamaClient, info: ModelInfo) -> Self {
+        Self { client, info, keep_alive: KeepAlive::default() }
     }
 
     /// How long the server keeps the model in memory after an answer; 30 minutes if not said.

@@ -92,16 +92,8 @@ impl OllamaClient {
     /// A model as this backend presents it, from what the server says in several places; at most `context` tokens of context.
     pub(super) async fn describe(&self, model: &str, context: usize) -> Result<ModelInfo> {
         let (shown, tags, running) = tokio::join!(self.show(model), self.tags(), self.ps());
-        let mut info = shown?.info(model, context);
-        let tags = tags?;
-        let tag = tags.iter().find(|tag| tag.is(model));
-        info.digest = tag.map(|tag| tag.digest.clone()).filter(|digest| !digest.is_empty());
-        // What it takes is known while it is loaded. Old versions cannot say what is, and the model can be used all the same.
-        let loaded = |running: &&Running| running.is(model) || info.digest.as_ref() == Some(&running.digest);
-        let running = running.unwrap_or_default();
-        let taken = running.iter().find(loaded).map(|running| running.size).filter(|size| *size > 0);
-        info.memory = taken.or_else(|| tag?.memory());
-        Ok(info)
+        // Old versions cannot say what is in memory, and the model can be used all the same.
+        Ok(shown?.described(model, context, &tags?, &running.unwrap_or_default()))
     }
 
     /// Loads a model by this request, which the server answers when it is there.

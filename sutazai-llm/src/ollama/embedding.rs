@@ -37,10 +37,14 @@ impl OllamaEmbedding {
     /// Asks the server what `model` is and can do; code `model_not_found` if it does not hold it, kind `Unsupported` if it does not embed.
     pub async fn connect(client: OllamaClient, model: &str) -> Result<Self> {
         let info = client.describe(model, usize::MAX).await?;
+        Self::described(client, info)
+    }
+
+    pub(super) fn described(client: OllamaClient, info: ModelInfo) -> Result<Self> {
         if !info.capabilities.embedding || info.dimension == 0 {
             return Err(Error::new(ErrorKind::Unsupported, "this model does not embed")
                 .during("embed with")
-                .about(model));
+                .about(&info.name));
         }
         Ok(Self { client, info, keep_alive: KeepAlive::default() })
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod client;
+mod connect;
 mod discover;
 mod embedding;
 mod generate;
@@ -16,6 +17,7 @@ mod request;
 pub use self::{
     chat::OllamaChat,
     client::OllamaClient,
+    connect::OllamaModel,
     discover::{Discovered, answering, default_urls, discover},
     embedding::OllamaEmbedding,
     generate::GenerateRequest,

@@ -145,4 +145,16 @@ impl Shown {
             ..ModelInfo::new(name, "ollama", context)
         }
     }
+
+    /// The same with what the server says elsewhere: what it holds, and what it has in memory.
+    pub(super) fn described(&self, name: &str, context: usize, tags: &[Tag], running: &[Running]) -> ModelInfo {
+        let mut info = self.info(name, context);
+        let tag = tags.iter().find(|tag| tag.is(name));
+        info.digest = tag.map(|tag| tag.digest.clone()).filter(|digest| !digest.is_empty());
+        // What it takes is known while it is loaded.
+        let loaded = |running: &&Running| running.is(name) || info.digest.as_ref() == Some(&running.digest);
+        let taken = running.iter().find(loaded).map(|running| running.size).filter(|size| *size > 0);
+        info.memory = taken.or_else(|| tag?.memory());
+        info
+    }
 }

@@ -6,7 +6,11 @@ use sutazai_core::{
     model::{ChatModel, ChatRequest, ChatStream, ModelCapabilities, ModelInfo},
 };
 
-use super::{answer::Answer, client::OpenAiClient, request::chat_body};
+use super::{
+    answer::Answer,
+    client::OpenAiClient,
+    request::{Words, chat_body},
+};
 use crate::http;
 
 /// What a chat model behind such an API is: the format has no question for it.
@@ -23,6 +27,9 @@ pub struct OpenAiChatConfig {
     /// Whether the limit of an answer is sent as `max_completion_tokens`, the one name that OpenAI's own newer models take, and not as `max_tokens`, which
     /// every other server knows. Off by default.
     pub max_completion_tokens: bool,
+    /// Whether a schema is sent as `{"type": "json_object", "schema": …}`, the one form that llama-cpp-python takes, and not as `json_schema`, which is
+    /// everybody else's. Off by default.
+    pub plain_schema: bool,
 }
 
 impl OpenAiChatConfig {
@@ -33,6 +40,7 @@ impl OpenAiChatConfig {
             context_length,
             capabilities: ModelCapabilities { chat: true, ..ModelCapabilities::NONE },
             max_completion_tokens: false,
+            plain_schema: false,
         }
     }
 }
@@ -46,7 +54,7 @@ impl OpenAiChatConfig {
 pub struct OpenAiChat {
     client: OpenAiClient,
     info: ModelInfo,
-    limit: &'static str,
+    words: Words,
 }
 
 impl OpenAiChat {
@@ -59,7 +67,7 @@ impl OpenAiChat {
             ..ModelInfo::new(config.model, "openai", config.context_length)
         };
         let limit = if config.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" };
-        Self { client, info, limit }
+        Self { client, info, words: Words { limit, plain_schema: config.plain_schema } }
     }
 }
 
@@ -76,7 +84,7 @@ impl ChatModel for OpenAiChat {
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         request.check(&self.info)?;
         let model = &self.info.name;
-        let request = self.client.post("chat/completions", &chat_body(model, &request, self.limit))?;
+        let request = self.client.post("chat/completions", &chat_body(model, &request, self.words))?;
         let response = self.client.stream(request, model).await?;
         let (client, name) = (self.client.clone(), model.clone());
         let failed = move |error| client.failed(error, Some(&name));

@@ -60,10 +60,18 @@ fn meaning(
             let message = "the server does not serve this model, or not at this address; see what it lists at `models`";
             Error::new(ErrorKind::NotFound, message).with_code("model_not_found")
         }
+        // Behind an agent's answer stands a task, which was tried as often as it may be: asked again, the agent would begin another one.
+        _ if is("task_failed") => {
+            Error::new(ErrorKind::Failed, "the task behind the answer failed").with_code("task_failed")
+        }
+        _ if is("task_cancelled") => {
+            Error::new(ErrorKind::Cancelled, "the task behind the answer was cancelled").with_code("task_cancelled")
+        }
         408 | 504 => silent("the server did not answer in time"),
         429 => Error::new(ErrorKind::Full, "the server has too much to do; try again later")
             .with_code("queue_full")
             .retry_after(wait.unwrap_or(Duration::from_secs(1))),
+        501 => Error::new(ErrorKind::Unsupported, "the server does not do what is asked, or was not started for it"),
         500.. => match wait {
             Some(wait) => unavailable("the server cannot serve now").retry_after(wait),
             None => unavailable("the server cannot serve now"),

@@ -3,8 +3,17 @@
 use serde_json::{Map, Value, json};
 use sutazai_core::model::{ChatRequest, Image, Message, ResponseFormat, ToolCall};
 
-/// The body of `POST /chat/completions`. `limit` is the name of the field for the tokens of the answer.
-pub(super) fn chat_body(model: &str, request: &ChatRequest, limit: &str) -> Value {
+/// How a server says what others say differently.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// The field for the tokens of the answer.
+    pub(super) limit: &'static str,
+    /// Whether a schema is that of a `json_object`.
+    pub(super) plain_schema: bool,
+}
+
+/// The body of `POST /chat/completions`.
+pub(super) fn chat_body(model: &str, request: &ChatRequest, words: Words) -> Value {
     let sampling = request.sampling;
     let messages: Vec<_> = request.messages.iter().map(message_body).collect();
     let mut body = Map::from_iter([
@@ -18,7 +27,7 @@ pub(super) fn chat_body(model: &str, request: &ChatRequest, limit: &str) -> Valu
     ]);
     // Seeds are signed in this format, and some servers refuse negative ones.
     body.extend(sampling.seed.map(|seed| ("seed".into(), json!(seed & i64::MAX.unsigned_abs()))));
-    body.extend(request.max_tokens.map(|tokens| (limit.to_owned(), json!(tokens))));
+    body.extend(request.max_tokens.map(|tokens| (words.limit.to_owned(), json!(tokens))));
     if !request.stop.is_empty() {
         body.insert("stop".into(), json!(request.stop));
     }
@@ -29,6 +38,7 @@ pub(super) fn chat_body(model: &str, request: &ChatRequest, limit: &str) -> Valu
     let format = match &request.response_format {
         ResponseFormat::Text => None,
         ResponseFormat::Json => Some(json!({"type": "json_object"})),
+        ResponseFormat::Schema(schema) if words.plain_schema => Some(json!({"type": "json_object", "schema": schema})),
         // The name is the format's own demand; nobody reads it.
         ResponseFormat::Schema(schema) => Some(json!({
             "type": "json_schema",

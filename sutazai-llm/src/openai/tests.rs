@@ -16,7 +16,7 @@ use sutazai_core::{
 
 use super::{
     answer::Answer,
-    request::{chat_body, embedding_body},
+    request::{Words, chat_body, embedding_body},
     *,
 };
 use crate::{
@@ -30,10 +30,16 @@ const OPENAI_TOOLS: &str = include_str!("../../tests/goldens/openai/openai-tools
 const LLAMA_CPP: &str = include_str!("../../tests/goldens/openai/llama-cpp.sse");
 const VLLM: &str = include_str!("../../tests/goldens/openai/vllm.sse");
 
+/// As most servers say it.
+const WORDS: Words = Words { limit: "max_tokens", plain_schema: false };
+
 #[test]
 fn a_request_is_written_so() {
     let expected: Value = serde_json::from_str(include_str!("../../tests/goldens/openai/chat-request.json")).unwrap();
-    assert_eq!(chat_body("qwen3-8b", &full_request("Weather here?"), "max_tokens"), expected);
+    assert_eq!(chat_body("qwen3-8b", &full_request("Weather here?"), WORDS), expected);
+    let plain = chat_body("qwen3-8b", &full_request("Weather here?"), Words { plain_schema: true, ..WORDS });
+    let format = json!({"type": "json_object", "schema": expected["response_format"]["json_schema"]["schema"]});
+    assert_eq!(plain["response_format"], format);
 
     let image = Image { media_type: "image/jpeg".into(), data: "AAAA".into() };
     let wordless = Message { images: vec![image], ..Message::user("") };
@@ -43,14 +49,14 @@ fn a_request_is_written_so() {
         max_tokens: Some(5),
         ..ChatRequest::new(vec![wordless])
     };
-    let body = chat_body("gpt-5", &request, "max_completion_tokens");
+    let body = chat_body("gpt-5", &request, Words { limit: "max_completion_tokens", ..WORDS });
     assert_eq!(body["response_format"], json!({"type": "json_object"}));
     assert_eq!((&body["max_completion_tokens"], body.get("max_tokens")), (&json!(5), None));
     assert_eq!(body["seed"].as_i64(), Some(i64::MAX));
     let url = json!({"url": "data:image/jpeg;base64,AAAA"});
     assert_eq!(body["messages"][0]["content"], json!([{"type": "image_url", "image_url": url}]));
 
-    let plain = chat_body("gpt-5", &ChatRequest::ask("Hi"), "max_tokens");
+    let plain = chat_body("gpt-5", &ChatRequest::ask("Hi"), WORDS);
     for absent in ["tools", "response_format", "seed", "max_tokens", "stop"] {
         assert_eq!(plain.get(absent), None, "{absent}");
     }
@@ -365,9 +371,12 @@ async fn refusals_are_told_apart() {
         (402, said(json!("the reason")), ErrorKind::Failed, "failed"),
         (429, openai("insufficient_quota", json!("insufficient_quota")), ErrorKind::Failed, "failed"),
         (429, openai("tokens", json!("rate_limit_exceeded")), ErrorKind::Full, "queue_full"),
+        (424, openai("server_error", json!("task_failed")), ErrorKind::Failed, "task_failed"),
+        (424, openai("server_error", json!("task_cancelled")), ErrorKind::Cancelled, "task_cancelled"),
         (408, String::new(), ErrorKind::Timeout, "model_timeout"),
         (504, "<html>".into(), ErrorKind::Timeout, "model_timeout"),
         (500, openai("server_error", Value::Null), ErrorKind::Unavailable, "model_unavailable"),
+        (501, openai("not_supported_error", json!(501)), ErrorKind::Unsupported, "unsupported"),
         (503, said(json!({"code": 503, "message": "Loading model"})), ErrorKind::Unavailable, "model_unavailable"),
     ] {
         let sent = body.clone();

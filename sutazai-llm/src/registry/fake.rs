@@ -67,18 +67,11 @@ impl Shelf {
     }
 }
 
-fn model(name: &'static str, bytes: &[u8]) -> KnownModel {
-    let file = KnownFile {
-        role: Role::Weights,
-        name: format!("{name}.gguf").leak(),
-        format: Format::Gguf,
-        bytes: bytes.len() as u64,
-        sha256: hex(&Sha256::digest(bytes)).leak(),
-        origins: &[],
-    };
+/// A model that only tests know.
+pub(super) fn known(name: &'static str, aliases: &'static [&'static str], files: Vec<KnownFile>) -> KnownModel {
     KnownModel {
         name,
-        aliases: &[],
+        aliases,
         description: "a model for tests",
         family: "llama",
         parameters: 1,
@@ -88,6 +81,18 @@ fn model(name: &'static str, bytes: &[u8]) -> KnownModel {
         dimension: 0,
         capabilities: ModelCapabilities { chat: true, ..ModelCapabilities::NONE },
         license: "MIT",
-        files: vec![file].leak(),
+        files: files.leak(),
     }
+}
+
+fn model(name: &'static str, bytes: &[u8]) -> KnownModel {
+    let file = KnownFile {
+        role: Role::Weights,
+        name: format!("{name}.gguf").leak(),
+        format: Format::Gguf,
+        bytes: bytes.len() as u64,
+        sha256: hex(&Sha256::digest(bytes)).leak(),
+        origins: &[],
+    };
+    known(name, &[], vec![file])
 }

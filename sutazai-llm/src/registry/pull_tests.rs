@@ -8,14 +8,13 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use sutazai_core::model::ModelCapabilities;
 use tempfile::TempDir;
 
 use self::packages::{fake_pip, wheel};
 use super::*;
 use crate::{
     fake_http::{FakeHttpServer, FakeRequest, FakeResponse},
-    registry::{Catalogue, Format, ModelState, Origin, Role, download::hex},
+    registry::{Catalogue, Format, ModelState, Origin, Role, download::hex, fake::known},
 };
 
 const WHEEL: &str = "tiny_model-1.0-py3-none-any.whl";
@@ -47,20 +46,7 @@ fn catalogue() -> Catalogue {
         file(Role::Weights, "model.safetensors", Format::Safetensors, &weights()),
         file(Role::Tokenizer, "tokenizer.json", Format::Json, &tokenizer()),
     ];
-    let model = KnownModel {
-        name: "tiny:1b",
-        aliases: &["tiny"],
-        description: "a model for tests",
-        family: "llama",
-        parameters: 1,
-        quantisation: "F32",
-        memory_bytes: 1,
-        context_length: 8,
-        dimension: 0,
-        capabilities: ModelCapabilities::default(),
-        license: "MIT",
-        files: files.leak(),
-    };
+    let model = known("tiny:1b", &["tiny"], files);
     Catalogue::of(vec![model].leak())
 }
 

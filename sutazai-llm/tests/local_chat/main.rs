@@ -4,6 +4,8 @@
 
 mod files;
 mod pieces;
+#[path = "../smollm2/mod.rs"]
+mod smollm2;
 mod tiny;
 
 use std::{
@@ -71,7 +73,7 @@ fn main() {
     .collect();
     trials.extend(conformance("tiny", &Ok(tiny)));
 
-    let weights = weights();
+    let weights = smollm2::weights();
     trials.extend(conformance("smollm2", &weights));
     for (name, case) in [
         ("tokens_are_the_reference_ones", tokens as fn(&Path) -> BoxFuture<'_, Outcome>),
@@ -81,16 +83,6 @@ fn main() {
         trials.push(trial(format!("smollm2::{name}"), weights.clone(), move |path| block_on(case(&path))));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
-}
-
-/// The weights of SmolLM2, or why they are not here.
-fn weights() -> Result<PathBuf, String> {
-    let store = ModelStore::from_env().map_err(|error| error.report())?;
-    let model = store.catalogue().find("smollm2:135m").map_err(|error| error.report())?;
-    let file = model.files.iter().find(|file| file.role == Role::Weights).ok_or("smollm2:135m has no weights")?;
-    let path = store.directory(model).join(file.name);
-    let why = || "smollm2:135m is not on this machine; `cargo run --release -- models pull smollm2:135m` gets it";
-    path.is_file().then_some(path).ok_or_else(|| why().to_owned())
 }
 
 fn conformance(group: &str, path: &Result<PathBuf, String>) -> Vec<Trial> {

@@ -9,10 +9,12 @@
 
 mod faults;
 mod models;
+#[path = "../smollm2/mod.rs"]
+mod smollm2;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -20,18 +22,15 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
+use smollm2::{MODEL, weights};
 use sutazai_core::{
     conformance::chat,
     model::{ChatEvent, ChatModel, ChatModelExt, ChatRequest, Finish, ResponseFormat, Sampling, StopReason},
 };
-use sutazai_llm::{
-    ollama::{GenerateRequest, OllamaChat, OllamaClient},
-    registry::{ModelStore, Role},
-};
+use sutazai_llm::ollama::{GenerateRequest, OllamaChat, OllamaClient};
 use sutazai_testing::{Ollama, trial};
 
-/// The model, and one with the same weights that the server takes for another.
-const MODEL: &str = "smollm2:135m";
+/// A model with the same weights that the server takes for another.
 const TWIN: &str = "smollm2:twin";
 /// The same in every test: the server reloads a model that is asked for with another one.
 const CONTEXT: usize = 1024;
@@ -75,16 +74,6 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// The weights of SmolLM2, or why they are not here.
-fn weights() -> Result<PathBuf, String> {
-    let store = ModelStore::from_env().map_err(|error| error.report())?;
-    let model = store.catalogue().find(MODEL).map_err(|error| error.report())?;
-    let file = model.files.iter().find(|file| file.role == Role::Weights).ok_or("the model has no weights")?;
-    let path = store.directory(model).join(file.name);
-    let why = || format!("{MODEL} is not on this machine; `cargo run --release -- models pull {MODEL}` gets it");
-    path.is_file().then_some(path).ok_or_else(why)
 }
 
 /// The server of all tests but one, with both models.

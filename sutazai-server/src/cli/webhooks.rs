@@ -29,8 +29,8 @@ pub(super) async fn run(command: Webhooks, client: Client, out: Output) -> Resul
                 out.line(&format!("the events of task {id} are posted again"))
             })?;
         }
-        Undelivered::Discard { id } => {
-            client.delete(&of(&id), None).await?;
+        Undelivered::Discard { id, key } => {
+            client.delete(&of(&id), key.get()).await?;
             out.answer(&json!({ "id": id, "discarded": true }), |_| {
                 out.line(&format!("what task {id} has not posted is left out"))
             })?;

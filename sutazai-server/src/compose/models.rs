@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use sutazai_core::{
     Error, Result,
     engine::OrchestratorBuilder,
@@ -16,7 +15,7 @@ use sutazai_llm::{
         budget::Ledger,
     },
     local::{LocalChat, LocalChatConfig, LocalEmbedding},
-    ollama::{Discovered, KeepAlive, OllamaChat, OllamaEmbedding},
+    ollama::{Discovered, KeepAlive, OllamaModel},
     openai::{OpenAiChat, OpenAiChatConfig, OpenAiClient},
     registry::ModelStore,
 };
@@ -40,9 +39,10 @@ struct Behind<'a> {
     gateway: Gateway,
     chat: Vec<Arc<dyn ChatModel>>,
     embedding: Vec<Arc<dyn EmbeddingModel>>,
+    admissions: Vec<Admission>,
 }
 
-/// Adds the models, the default ones first. Nothing is loaded before it is used.
+/// Adds the models, the default ones first, and gives the admissions of their backends. Nothing is loaded before it is used.
 pub(super) async fn models(
     builder: OrchestratorBuilder,
     settings: &Settings,
@@ -50,7 +50,7 @@ pub(super) async fn models(
     observer: Arc<dyn GatewayObserver>,
     answers: Option<Arc<dyn AnswerCache>>,
     budget: Option<Arc<Ledger>>,
-) -> Result<OrchestratorBuilder> {
+) -> Result<(OrchestratorBuilder, Vec<Admission>)> {
     let mut gateway = Gateway::new(Arc::clone(&observer)).resilient().structured(StructuredConfig::default());
     if let Some(answers) = answers {
         gateway = gateway.answers(answers);
@@ -59,16 +59,17 @@ pub(super) async fn models(
         gateway = gateway.budget(Arc::clone(ledger));
     }
     let behind = Behind::every(settings, observer, gateway, ollama).await?;
+    let admissions = behind.admissions.clone();
     let prices = &settings.budgets.config().prices;
     for stranger in prices.keys().filter(|name| !behind.chat.iter().any(|model| is(model, name))) {
         tracing::warn!("budgets: there is no model {stranger:?}, its price has no effect");
     }
-    let builder = behind.into_builder(builder);
-    Ok(match budget {
+    let mut builder = behind.into_builder(builder);
+    if let Some(ledger) = budget {
         // It gives back what it has drawn, and needs the store for that.
-        Some(ledger) => builder.at_the_end(async move { ledger.close().await }),
-        None => builder,
-    })
+        builder = builder.at_the_end(async move { ledger.close().await });
+    }
+    Ok((builder, admissions))
 }
 
 /// The chat models that these settings reach, each behind the admission of its backend and nothing else: who asks them sees what they do themselves.
@@ -86,7 +87,8 @@ impl<'a> Behind<'a> {
         gateway: Gateway,
         ollama: Option<Discovered>,
     ) -> Result<Self> {
-        let mut behind = Self { settings, observer, gateway, chat: Vec::new(), embedding: Vec::new() };
+        let (chat, embedding, admissions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut behind = Self { settings, observer, gateway, chat, embedding, admissions };
         if let Some(ollama) = ollama {
             behind.ollama(ollama).await?;
         }
@@ -95,7 +97,7 @@ impl<'a> Behind<'a> {
         Ok(behind)
     }
 
-    fn admission(&self, backend: &str, change: impl FnOnce(&mut AdmissionConfig)) -> Result<Admission> {
+    fn admission(&mut self, backend: &str, change: impl FnOnce(&mut AdmissionConfig)) -> Result<Admission> {
         let settings = self.settings;
         let mut config = AdmissionConfig::default();
         config.max_parallel = settings.model_parallel;
@@ -106,7 +108,9 @@ impl<'a> Behind<'a> {
         config.age_limit = Duration::from_millis(settings.model_age_ms);
         config.silence = Duration::from_millis(settings.model_silence_ms);
         change(&mut config);
-        Admission::new(backend, config, Arc::clone(&self.observer))
+        let admission = Admission::new(backend, config, Arc::clone(&self.observer))?;
+        self.admissions.push(admission.clone());
+        Ok(admission)
     }
 
     fn add_chat(
@@ -123,27 +127,22 @@ impl<'a> Behind<'a> {
     /// What an Ollama holds, the model of the settings first if that is among it.
     async fn ollama(&mut self, ollama: Discovered) -> Result<()> {
         let settings = self.settings;
-        let admission = self.admission("ollama", |config| config.settle = OLLAMA_SETTLES)?;
-        let keep_alive = KeepAlive::For(Duration::from_secs(settings.ollama_keep_alive_s));
+        let kept = Duration::from_secs(settings.ollama_keep_alive_s);
+        let admission = self.admission("ollama", |config| {
+            config.settle = OLLAMA_SETTLES;
+            config.keep = Some(kept);
+        })?;
+        let keep_alive = KeepAlive::For(kept);
         let others = ollama.models.iter().filter(|tag| !tag.is(&settings.model_id)).map(|tag| tag.name.as_str());
         let first = ollama.holds(&settings.model_id).then_some(settings.model_id.as_str());
         let names: Vec<&str> = first.into_iter().chain(others).collect();
-        let connect = |name: &'_ str| {
-            let (client, name) = (ollama.client.clone(), name.to_owned());
-            async move { OllamaChat::connect(client, &name, Some(settings.ollama_context)).await }
-        };
-        for (name, connected) in names.iter().zip(join_all(names.iter().map(|name| connect(name))).await) {
+        for (name, connected) in names.iter().zip(ollama.connect(&names, Some(settings.ollama_context)).await) {
             match connected {
-                Ok(model) if model.info().capabilities.embedding => {
-                    match OllamaEmbedding::connect(ollama.client.clone(), name).await {
-                        Ok(model) => {
-                            let model = admission.embedding(Arc::new(model.keep_alive(keep_alive)));
-                            self.embedding.push(Arc::new(model));
-                        }
-                        Err(error) => warn(name, &error),
-                    }
+                Ok(OllamaModel::Chat(model)) => self.add_chat(&admission, model.keep_alive(keep_alive), None)?,
+                Ok(OllamaModel::Embedding(model)) => {
+                    let model = admission.embedding(Arc::new(model.keep_alive(keep_alive)));
+                    self.embedding.push(Arc::new(model));
                 }
-                Ok(model) => self.add_chat(&admission, model.keep_alive(keep_alive), None)?,
                 Err(error) => warn(name, &error),
             }
         }

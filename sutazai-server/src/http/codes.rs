@@ -160,7 +160,7 @@ pub(super) const CODES: &[Code] = &[
         "model_timeout",
         &[504],
         "Model too slow",
-        "The model said nothing for too long, or the caller's deadline came first. Ask for less, or raise `model_silence_ms`.",
+        "The model said nothing for too long, the caller's deadline came first, or the answer was not read. Ask for less, read what comes, or raise `model_silence_ms`.",
     ),
     code(
         "model_unauthorised",

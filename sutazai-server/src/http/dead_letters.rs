@@ -145,7 +145,7 @@ pub(super) async fn requeue_many(State(state): State<AppState>, key: Idempotency
     let query = TaskQuery { agent, tenant, label: label.map(|label| (label.0, label.1)), ..TaskQuery::default() };
     let work = async {
         let requeued = state.orchestrator().requeue_all(query).await?;
-        Kept::new(StatusCode::ACCEPTED, &Requeued { requeued })
+        Ok::<_, Problem>(Kept::new(StatusCode::ACCEPTED, &Requeued { requeued })?)
     };
     once(&state, key, work).await
 }

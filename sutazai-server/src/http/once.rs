@@ -13,7 +13,7 @@ use sutazai_core::{
 
 use super::{
     problem::Problem,
-    reply::{Reply, document},
+    reply::{Reply, document, no_content},
     state::AppState,
     tasks::mark,
 };
@@ -28,8 +28,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new<T: Serialize>(status: StatusCode, body: &T) -> Result<Self, Problem> {
+    pub(super) fn new<T: Serialize>(status: StatusCode, body: &T) -> sutazai_core::Result<Self> {
         Ok(Self { status: status.as_u16(), location: None, body: Payload::of(body)? })
+    }
+
+    /// It is done, and there is nothing to say about it.
+    pub(super) fn nothing() -> Self {
+        Self { status: StatusCode::NO_CONTENT.as_u16(), location: None, body: Payload::null() }
     }
 
     /// With the address of what was made.
@@ -40,7 +45,10 @@ impl Kept {
 
     fn reply(self, replayed: bool) -> Reply {
         let status = StatusCode::from_u16(self.status).map_err(|_| Problem::internal("a kept answer has no status"))?;
-        let mut response = document(status, "application/json", self.body.as_str().to_owned());
+        let mut response = match status {
+            StatusCode::NO_CONTENT => no_content(),
+            _ => document(status, "application/json", self.body.as_str().to_owned()),
+        };
         if let Some(location) = self.location.and_then(|location| HeaderValue::try_from(location).ok()) {
             response.headers_mut().insert(header::LOCATION, location);
         }
@@ -57,21 +65,38 @@ pub(super) async fn once(
     key: Option<IdempotencyKey>,
     work: impl Future<Output = Result<Kept, Problem>>,
 ) -> Reply {
+    let noted = key.clone();
+    let work = async move {
+        let kept = work.await?;
+        if let Some(key) = noted {
+            let (store, answer) = (state.orchestrator().task_store(), Payload::of(&kept)?);
+            if let Err(error) = store.remember(&key, &answer, SystemClock.now()).await {
+                tracing::warn!(error = %error.report(), "an answer cannot be kept; a repetition of its request would be carried out");
+            }
+        }
+        Ok::<_, Problem>(kept)
+    };
+    once_noted(state, key, work).await
+}
+
+/// Like [`once`], for work that stores its answer under the key by itself, in the commit of its effect: it is done once, whatever ends in between and however
+/// many processes are asked.
+pub(super) async fn once_noted(
+    state: &AppState,
+    key: Option<IdempotencyKey>,
+    work: impl Future<Output = Result<Kept, Problem>>,
+) -> Reply {
     let Some(key) = key else { return work.await?.reply(false) };
     let _turn = state.keys().turn(&key).await?;
     let store = state.orchestrator().task_store();
     if let Some(kept) = recall(&**store, &key).await? {
         return kept.reply(true);
     }
-    let kept = match work.await {
-        Ok(kept) => kept,
+    match work.await {
+        Ok(kept) => kept.reply(false),
         // Another process may have done it between the look and now.
-        Err(problem) => return recall(&**store, &key).await?.map_or(Err(problem), |kept| kept.reply(true)),
-    };
-    if let Err(error) = store.remember(&key, &Payload::of(&kept)?, SystemClock.now()).await {
-        tracing::warn!(error = %error.report(), "an answer cannot be kept; a repetition of its request would be carried out");
+        Err(problem) => recall(&**store, &key).await?.map_or(Err(problem), |kept| kept.reply(true)),
     }
-    kept.reply(false)
 }
 
 async fn recall(store: &dyn TaskStore, key: &IdempotencyKey) -> Result<Option<Kept>, Problem> {
@@ -123,7 +148,7 @@ mod tests {
         let (state, gate, done) = (state().await, Arc::new(Notify::new()), AtomicUsize::new(0));
         let work = || async {
             gate.notified().await;
-            Kept::new(StatusCode::OK, &done.fetch_add(1, Ordering::SeqCst))
+            Ok::<_, Problem>(Kept::new(StatusCode::OK, &done.fetch_add(1, Ordering::SeqCst))?)
         };
         let mut first = pin!(once(&state, key("a"), work()));
         let mut second = pin!(once(&state, key("a"), work()));
@@ -145,7 +170,7 @@ mod tests {
         let state = state().await;
         let fails = async { Err(Problem::internal("no")) };
         assert_eq!(once(&state, key("a"), fails).await.unwrap_err().code(), "internal");
-        let works = || async { Kept::new(StatusCode::OK, &1) };
+        let works = || async { Ok::<_, Problem>(Kept::new(StatusCode::OK, &1)?) };
         assert!(!is_replay(once(&state, key("a"), works()).await));
         assert!(is_replay(once(&state, key("a"), works()).await));
         state.keys().close().await;

@@ -2,16 +2,17 @@
 
 use axum::{extract::State, http::StatusCode};
 use sutazai_core::{
-    Payload,
+    Payload, Result,
     engine::Submitted,
     schedule::Schedule,
+    store::ScheduleRecord,
     task::{self, DEFAULT_TENANT},
 };
 
 use super::{
     body::{JsonBody, NoBody},
     cursor,
-    once::{Kept, once},
+    once::{Kept, once_noted},
     path::Named,
     problem::{Problem, ProblemView},
     query::{PageQuery, Query},
@@ -59,12 +60,18 @@ pub(super) async fn create(State(state): State<AppState>, key: IdempotencyKey, b
     let schedule = body.parse::<Object<PutSchedule>>()?.0.into_schedule(&state, None)?;
     admit_name(&state, &schedule).await?;
     let key = key.within(tenant(&schedule), "POST /api/v1/schedules", &body.payload()?)?;
-    let work = async {
-        let record = state.orchestrator().put_schedule(schedule, false).await?;
-        let kept = Kept::new(StatusCode::CREATED, &ScheduleView::from(&record))?;
-        Ok(kept.at(address(&record.schedule.name)))
+    let kept = |record: &ScheduleRecord| -> Result<Kept> {
+        Ok(Kept::new(StatusCode::CREATED, &ScheduleView::from(record))?.at(address(&record.schedule.name)))
     };
-    once(&state, key, work).await
+    let (engine, noted) = (state.orchestrator(), key.clone());
+    let work = async move {
+        let record = match noted {
+            Some(key) => engine.put_schedule_keyed(schedule, false, key, |record| Payload::of(&kept(record)?)).await?,
+            None => engine.put_schedule(schedule, false).await?,
+        };
+        Ok::<_, Problem>(kept(&record)?)
+    };
+    once_noted(&state, key, work).await
 }
 
 /// List schedules
@@ -179,11 +186,16 @@ pub(super) async fn resume(State(state): State<AppState>, Named(name): Named, ke
 
 async fn set_paused(state: &AppState, name: &str, key: &IdempotencyKey, paused: bool) -> Reply {
     let key = key_of(state, name, key, if paused { "pause" } else { "resume" }).await?;
-    let work = async {
-        let record = state.orchestrator().pause_schedule(name, paused).await?;
-        Kept::new(StatusCode::OK, &ScheduleView::from(&record))
+    let kept = |record: &ScheduleRecord| Kept::new(StatusCode::OK, &ScheduleView::from(record));
+    let (engine, noted) = (state.orchestrator(), key.clone());
+    let work = async move {
+        let record = match noted {
+            Some(key) => engine.pause_schedule_keyed(name, paused, key, |record| Payload::of(&kept(record)?)).await?,
+            None => engine.pause_schedule(name, paused).await?,
+        };
+        Ok::<_, Problem>(kept(&record)?)
     };
-    once(state, key, work).await
+    once_noted(state, key, work).await
 }
 
 /// Trigger a schedule

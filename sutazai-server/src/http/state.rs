@@ -8,9 +8,10 @@ use std::{
 
 use secrecy::SecretString;
 use sutazai_core::{Orchestrator, store::AnswerCache, task::TaskRequest};
+use sutazai_llm::gateway::admission::{Admission, Held};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{keys::Keys, models::Loaded, problem::Problem};
+use super::{keys::Keys, problem::Problem};
 use crate::{
     metrics::Metrics,
     webhooks::{Policy, Sender, TIMEOUT, name_of},
@@ -23,6 +24,8 @@ pub struct Options {
     pub body_limit: usize,
     /// How long a body may take to arrive, and an answer to be made. Streams are exempt, and a long poll may wait as long as it asked for.
     pub request_timeout: Duration,
+    /// How long a client may read nothing of a model's streamed answer; then the answer is dropped, so that others have the model.
+    pub model_silence: Duration,
     /// Names besides those of this machine's loopback that a `Host` header may carry.
     pub allowed_hosts: Vec<String>,
     /// What webhooks are signed with; without it no task may have one.
@@ -38,6 +41,7 @@ impl Default for Options {
         Self {
             body_limit: 10 << 20,
             request_timeout: Duration::from_secs(30),
+            model_silence: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
             webhook_secret: None,
             webhook_allow_private: false,
@@ -60,7 +64,7 @@ struct Shared {
     webhooks: Sender,
     keys: Keys,
     changes: TaskTracker,
-    loaded: Loaded,
+    admissions: OnceLock<Vec<Admission>>,
     answers: OnceLock<Arc<dyn AnswerCache>>,
 }
 
@@ -79,7 +83,7 @@ impl AppState {
             webhooks,
             keys: Keys::default(),
             changes: TaskTracker::new(),
-            loaded: Loaded::default(),
+            admissions: OnceLock::new(),
             answers: OnceLock::new(),
         }))
     }
@@ -89,6 +93,14 @@ impl AppState {
     pub fn with_answers(self, answers: Arc<dyn AnswerCache>) -> Self {
         // Only the first is looked at.
         let _ = self.0.answers.set(answers);
+        self
+    }
+
+    /// The same with the admissions of its models' backends, which know what is in memory.
+    #[must_use]
+    pub fn with_admissions(self, admissions: Vec<Admission>) -> Self {
+        // Only the first are looked at.
+        let _ = self.0.admissions.set(admissions);
         self
     }
 
@@ -155,9 +167,9 @@ impl AppState {
         &self.0.changes
     }
 
-    /// The models that were brought into memory.
-    pub(super) fn loaded(&self) -> &Loaded {
-        &self.0.loaded
+    /// The models in memory, as far as the admissions know.
+    pub(super) fn held(&self) -> Vec<Held> {
+        self.0.admissions.get().into_iter().flatten().flat_map(Admission::held).collect()
     }
 
     /// Begins no change any more whose answer is kept under a key, and returns when those that were begun are noted: to be called before the engine ends.

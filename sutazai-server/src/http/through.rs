@@ -5,17 +5,17 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use sutazai_core::{Error, ErrorKind};
+use sutazai_core::{Error, ErrorKind, engine::carried};
 
 use super::{problem::Problem, state::AppState};
 
 /// Gives a change to a task of its own, which a connection that breaks does not end: cut off, it could have its effect and not the answer that its key
-/// is to be given again. Reading goes on only while somebody listens.
+/// is to be given again. What the engine does for it needs no further task. Reading goes on only while somebody listens.
 pub(super) async fn through(State(state): State<AppState>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    match state.changes().spawn(next.run(request)).await {
+    match state.changes().spawn(carried(next.run(request))).await {
         Ok(response) => response,
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic), // the edge says so

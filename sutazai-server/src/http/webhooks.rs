@@ -14,7 +14,7 @@ use super::{
     path::Id,
     problem::{Problem, ProblemView},
     query::{PageQuery, Query},
-    reply::{Reply, json, no_content},
+    reply::{Reply, json},
     state::AppState,
     tasks::IdempotencyKey,
     views::{TaskView, WebhookLetter, WebhookLetterList},
@@ -63,7 +63,7 @@ pub(super) async fn requeue(State(state): State<AppState>, Id(id): Id, key: Idem
     let work = async {
         let task = state.orchestrator().task(id).await?;
         revive(&state, id, false).await?;
-        Kept::new(StatusCode::ACCEPTED, &TaskView::from(&*task))
+        Ok::<_, Problem>(Kept::new(StatusCode::ACCEPTED, &TaskView::from(&*task))?)
     };
     once(&state, key, work).await
 }
@@ -73,17 +73,24 @@ pub(super) async fn requeue(State(state): State<AppState>, Id(id): Id, key: Idem
 /// What has not been posted so far never is. Events that come later are posted again.
 #[utoipa::path(
     delete, path = "/api/v1/webhooks/dead-letters/{id}", tag = "webhooks", operation_id = "discard_webhook_dead_letter",
-    params(("id" = String, Path, description = "The task's id")),
+    params(
+        ("id" = String, Path, description = "The task's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions of this request one change"),
+    ),
     responses(
         (status = 204, description = "It is discarded"),
         (status = 404, description = "No such task", body = ProblemView<'static>, content_type = "application/problem+json"),
         (status = 409, description = "The task's webhook was not given up", body = ProblemView<'static>, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, _: NoBody) -> Reply {
-    state.orchestrator().task(id).await?;
-    revive(&state, id, true).await?;
-    Ok(no_content())
+pub(super) async fn discard(State(state): State<AppState>, Id(id): Id, key: IdempotencyKey, _: NoBody) -> Reply {
+    let key = key.of_task(&state, id, "DELETE webhook dead letter", &Payload::null()).await?;
+    let work = async {
+        state.orchestrator().task(id).await?;
+        revive(&state, id, true).await?;
+        Ok::<_, Problem>(Kept::nothing())
+    };
+    once(&state, key, work).await
 }
 
 async fn revive(state: &AppState, id: TaskId, skip: bool) -> Result<(), Problem> {

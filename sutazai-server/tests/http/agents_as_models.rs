@@ -43,7 +43,7 @@ struct Opinion {
 }
 
 /// An agent that has an answer to everything but one, and takes its time for it.
-fn oracle() -> impl Agent {
+pub(crate) fn oracle() -> impl Agent {
     agent_fn("test.oracle", |_context: Context, question: Question| async move {
         tokio::time::sleep(Duration::from_millis(20)).await;
         match &*question.text {
@@ -144,10 +144,10 @@ async fn a_task_goes_on_when_its_client_goes_away() {
 }
 
 /// A model that never ends, and says when it begins and when it is dropped.
-struct Endless {
+pub(crate) struct Endless {
     info: ModelInfo,
-    begun: Arc<Notify>,
-    gone: Arc<Notify>,
+    pub(crate) begun: Arc<Notify>,
+    pub(crate) gone: Arc<Notify>,
 }
 
 struct Dropped(Arc<Notify>);
@@ -159,7 +159,7 @@ impl Drop for Dropped {
 }
 
 impl Endless {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let capabilities = ModelCapabilities { chat: true, ..ModelCapabilities::NONE };
         let info = ModelInfo { capabilities, ..ModelInfo::new("actor", "endless", 8_192) };
         Self { info, begun: Arc::default(), gone: Arc::default() }
@@ -187,7 +187,7 @@ impl ChatModel for Endless {
     }
 }
 
-async fn within<T>(time: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(time: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), time).await.expect("it goes on although nobody listens")
 }
 

@@ -12,6 +12,7 @@ mod journal;
 mod limits;
 mod listener;
 mod models;
+mod openai_backend;
 mod schedules;
 mod server;
 mod tasks;

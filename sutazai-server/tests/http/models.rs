@@ -2,17 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, http::Method};
+use axum::{
+    body::{Body, to_bytes},
+    http::{Method, Request},
+};
 use serde_json::{Value, json};
 use sutazai_core::{
     Error, ErrorKind,
+    agent::agent_fn,
+    context::Context,
+    engine::OrchestratorBuilder,
     memory::{HashedEmbedding, Script, ScriptedChat},
-    model::{Caching, ResponseFormat, ToolCall},
+    model::{Caching, ChatRequest, ResponseFormat, ToolCall},
 };
-use sutazai_llm::gateway::{Structured, StructuredConfig, Unobserved};
-use sutazai_server::http::Options;
+use sutazai_llm::gateway::{
+    Structured, StructuredConfig, Unobserved,
+    admission::{Admission, AdmissionConfig},
+};
+use sutazai_server::http::{Options, router};
+use tower::ServiceExt;
 
-use crate::server::{Answer, Server, server_with};
+use crate::server::{Answer, Server, server_with, state_with};
 
 /// A server with this chat model and an embedding model.
 pub(crate) async fn speaking(model: Arc<ScriptedChat>) -> Server {
@@ -205,9 +215,37 @@ async fn ollama_whole_and_as_it_comes() {
     assert!(raw["error"].as_str().unwrap().contains("raw"), "{raw}");
 }
 
+/// A server whose models are behind an admission, with an agent that asks the chat model.
+async fn admitting(keep: Option<Duration>) -> Server {
+    let mut config = AdmissionConfig::default();
+    config.max_loaded_models = 2;
+    config.keep = keep;
+    let admission = Admission::new("test", config, Arc::new(Unobserved)).unwrap();
+    let chat = Arc::new(admission.chat(Arc::new(ScriptedChat::new("actor").otherwise("yes"))));
+    let embedding = Arc::new(admission.embedding(Arc::new(HashedEmbedding::new(8))));
+    let agent = agent_fn("test.asks", |context: Context, (): ()| async move {
+        Ok(context.chat(ChatRequest::ask("Well?")).await?.text)
+    });
+    let with = |builder: OrchestratorBuilder| builder.chat_model(chat).embedding_model(embedding).agent(agent);
+    let state = state_with(Options::default(), with).await.with_admissions(vec![admission]);
+    Server { router: router(state) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_agents_have_brought_into_memory_is_listed_until_it_goes() {
+    let server = admitting(Some(Duration::from_secs(90))).await;
+    let id = server.submit("test.asks", Value::Null).await;
+    assert_eq!(server.finished(&id).await["output"], "yes");
+    let listed = server.get("/api/ps").await.expect(200).json()["models"].take();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["name"]), (1, &json!("actor")), "{listed}");
+    assert!(listed[0]["expires_at"].as_str().unwrap().ends_with('Z'), "{listed}");
+    tokio::time::sleep(Duration::from_secs(91)).await;
+    assert_eq!(server.get("/api/ps").await.expect(200).json()["models"], json!([]));
+}
+
 #[tokio::test]
 async fn what_is_in_memory_is_listed_until_it_is_unloaded() {
-    let server = speaking(Arc::new(ScriptedChat::new("actor").otherwise("yes"))).await;
+    let server = admitting(None).await;
     let listed = async || server.get("/api/ps").await.expect(200).json()["models"].as_array().unwrap().len();
     let keep = async |path: &str, body: Value| server.post(path, body.to_string()).await.expect(200).json();
     assert_eq!(listed().await, 0);
@@ -362,6 +400,29 @@ async fn a_slow_model_shows_that_it_lives() {
     let blank = server.post("/api/chat", question(json!({}))).await.expect(200);
     assert!(blank.text().starts_with("  {"), "{}", blank.text());
     assert_eq!(lines(&blank).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_its_client_does_not_read_is_dropped() {
+    let admission = Admission::new("test", AdmissionConfig::default(), Arc::new(Unobserved)).unwrap();
+    let long = ScriptedChat::new("actor").otherwise("word ".repeat(1_000));
+    let model = Arc::new(admission.chat(Arc::new(long)));
+    let server = server_with(Options::default(), |builder| builder.chat_model(model)).await;
+    for (path, more) in [("/v1/chat/completions", json!({"stream": true})), ("/api/chat", json!({}))] {
+        let request = Request::builder().method(Method::POST).uri(path);
+        let request = request.header("host", "localhost").header("content-type", "application/json");
+        let request = request.body(Body::from(question(more))).unwrap();
+        let response = server.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        assert_eq!(admission.status().running, 1, "{path}");
+        // Long before the admission itself would take the place back.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(admission.status().running, 0, "{path}");
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("the answer was not read"), "{text}");
+    }
 }
 
 #[tokio::test]

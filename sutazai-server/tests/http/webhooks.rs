@@ -60,9 +60,17 @@ async fn what_was_given_up_is_listed_requeued_and_discarded() {
     let again = server.keyed(&requeue(0), "k", Value::Null).await.expect(202);
     assert_eq!(again.headers["idempotency-replayed"], "true");
     server.ask(Method::POST, &requeue(0), &[], Body::empty()).await.problem(409, "not_a_webhook_dead_letter");
-    let delete = async |n: usize| server.ask(Method::DELETE, &format!("{PATH}/{}", ids[n]), &[], Body::empty()).await;
-    delete(1).await.expect(204);
-    delete(1).await.problem(409, "not_a_webhook_dead_letter");
+    let delete = async |n: usize, key: Option<&'static str>| {
+        let key = key.map(|key| ("idempotency-key", key));
+        server.ask(Method::DELETE, &format!("{PATH}/{}", ids[n]), key.as_slice(), Body::empty()).await
+    };
+    let first = delete(1, Some("d")).await.expect(204);
+    let again = delete(1, Some("d")).await.expect(204);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert!(first.body.is_empty() && again.body.is_empty());
+    delete(2, Some("d")).await.problem(409, "idempotency_conflict");
+    delete(1, None).await.problem(409, "not_a_webhook_dead_letter");
     let due = store.deliveries(SystemClock.now(), 100, Duration::ZERO).await.unwrap();
     let due: Vec<_> = due.iter().map(|delivery| (delivery.task.to_string(), delivery.posted)).collect();
     assert_eq!(due, [(ids[0].clone(), 1)], "one goes on where it stood, the other has nothing left to post");

@@ -1,4 +1,4 @@
-//! What tests and benches share: a real PostgreSQL, a real Redis and a real Ollama of their own, a Python with packages, a proxy that makes the network
+//! What tests and benches share: a real PostgreSQL, Redis, Ollama and llama.cpp of their own, a Python with packages, a proxy that makes the network
 //! fail, and one rule for what a machine lacks.
 //!
 //! Nothing here is a service of the machine: a server is a child of the test, listens on a free port of the loopback, keeps its data in
@@ -12,19 +12,24 @@
 )]
 
 mod cache;
+mod http;
 mod installation;
+mod llama;
 mod ollama;
 mod ports;
 mod postgres;
+mod program;
 mod proxy;
 mod python;
 mod redis;
+mod service;
 mod trial;
 mod watch;
 
 use std::time::Duration;
 
 pub use installation::Installation;
+pub use llama::LlamaCpp;
 pub use ollama::Ollama;
 pub use postgres::{Postgres, PostgresConfig, Signal, TestDatabase};
 pub use proxy::Proxy;

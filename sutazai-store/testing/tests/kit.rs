@@ -10,14 +10,14 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use sutazai_testing::{Installation, Ollama, Postgres, PostgresConfig, Proxy, Redis, Signal, trial};
+use sutazai_testing::{Installation, LlamaCpp, Ollama, Postgres, PostgresConfig, Proxy, Redis, Signal, trial};
 
 /// Makes this program the test that is killed.
 const VICTIM: &str = "SUTAZAI_TEST_KIT_VICTIM";
@@ -34,14 +34,8 @@ fn main() {
             Ok::<_, Failed>(())
         })
     };
-    let needs_ollama = |name: &str, test: fn(&Path)| {
-        trial(name, Ollama::find(), move |program| {
-            test(&program);
-            Ok::<_, Failed>(())
-        })
-    };
-    let needs_redis = |name: &str, test: fn(&Path)| {
-        trial(name, Redis::find(), move |program| {
+    let needs_program = |name: &str, found: Result<PathBuf, String>, test: fn(&Path)| {
+        trial(name, found, move |program| {
             test(&program);
             Ok::<_, Failed>(())
         })
@@ -58,12 +52,21 @@ fn main() {
         needs("databases_are_apart", databases_are_apart),
         needs("a_killed_test_takes_its_server_along", a_killed_test_takes_its_server_along),
         needs("a_cut_reaches_a_statement_under_way", a_cut_reaches_a_statement_under_way),
-        needs_redis("a_redis_has_its_data_again_and_leaves_nothing_behind", a_redis_has_its_data_again),
-        needs_redis("a_redis_that_does_not_start_says_why", a_redis_that_does_not_start_says_why),
-        needs_redis("a_killed_test_takes_its_redis_along", a_killed_test_takes_its_redis_along),
-        needs_ollama("an_ollama_leaves_nothing_behind", an_ollama_leaves_nothing_behind),
-        needs_ollama("a_killed_ollama_starts_again", a_killed_ollama_starts_again),
-        needs_ollama("a_killed_test_takes_its_ollama_along", a_killed_test_takes_its_ollama_along),
+        needs_program(
+            "a_redis_has_its_data_again_and_leaves_nothing_behind",
+            Redis::find(),
+            a_redis_has_its_data_again,
+        ),
+        needs_program("a_redis_that_does_not_start_says_why", Redis::find(), a_redis_that_does_not_start_says_why),
+        needs_program("a_killed_test_takes_its_redis_along", Redis::find(), a_killed_test_takes_its_redis_along),
+        needs_program("an_ollama_leaves_nothing_behind", Ollama::find(), an_ollama_leaves_nothing_behind),
+        needs_program("a_killed_ollama_starts_again", Ollama::find(), a_killed_ollama_starts_again),
+        needs_program("a_killed_test_takes_its_ollama_along", Ollama::find(), a_killed_test_takes_its_ollama_along),
+        needs_program(
+            "a_llama_cpp_that_does_not_start_says_why",
+            LlamaCpp::find(),
+            a_llama_cpp_that_does_not_start_says_why,
+        ),
         always(
             "what_is_missing_is_ignored_or_fails_with_the_reason",
             what_is_missing_is_ignored_or_fails_with_the_reason,
@@ -242,6 +245,11 @@ fn a_killed_ollama_starts_again(program: &Path) {
     server.start_again();
     assert!(server.address() == address && server.pid().is_some());
     assert!(server.copy_model("nobody", "somebody").unwrap_err().contains("404"));
+}
+
+fn a_llama_cpp_that_does_not_start_says_why(program: &Path) {
+    let why = LlamaCpp::start(program, Path::new("/nowhere.gguf"), "tiny", &[]).err().unwrap();
+    assert!(why.contains("llama.cpp did not start") && why.contains("/nowhere.gguf"), "{why}");
 }
 
 fn runs(pid: &str) -> bool {

@@ -7,7 +7,7 @@ use crate::{
     engine::Command,
     error::{ErrorKind, Result},
     payload::Payload,
-    store::{Delivery, Posted, TaskQuery, TaskStore},
+    store::{Delivery, KeptAnswer, Posted, TaskQuery, TaskStore},
     task::{TaskId, TaskState},
 };
 
@@ -193,6 +193,7 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
     let (node, record) = (super::node(), super::record("a", "a/1"));
     let (schedule, key, id) = (super::scheduled("s", None), super::key("k", 1), life.id());
     let (hold, nothing) = (Duration::ZERO, Payload::null());
+    let kept = KeptAnswer { key: key.clone(), answer: nothing.clone(), at: START };
     let taken = Delivery { task: id, url: "".into(), posted: 0, failures: 0, due_at: Some(START), given_up: None };
     let errors = [
         store.write(&[Life::new().write()]).await.err(),
@@ -214,6 +215,7 @@ pub async fn a_closed_store_is_unavailable(store: &dyn TaskStore) -> Result<()> 
         store.part(&node).await.err(),
         store.nodes().await.err(),
         store.put_schedule(&schedule, None).await.err(),
+        store.put_schedule_once(&schedule, None, &kept).await.err(),
         store.schedule("s").await.err(),
         store.schedules(None, 1).await.err(),
         store.due_schedules(START, 1).await.err(),

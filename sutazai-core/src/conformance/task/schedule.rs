@@ -1,14 +1,16 @@
 //! What schedules guarantee.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
-use super::{Life, START, at, request, store_all};
+use super::{Life, START, at, key, request, store_all, wall};
 use crate::{
     clock::Timestamp,
     error::Result,
     payload::Payload,
     schedule::{Schedule, TaskTemplate, Timing},
-    store::{ScheduleRecord, TaskStore},
+    store::{KEY_LIFE, KeptAnswer, Recalled, ScheduleRecord, TaskStore},
 };
 
 /// A schedule that fires next at this moment.
@@ -68,6 +70,42 @@ pub async fn schedules_change_at_their_revision(store: &dyn TaskStore) -> Result
     let stored = racing.into_iter().collect::<Result<Vec<_>>>()?;
     assert_eq!(stored.iter().filter(|stored| **stored).count(), 1);
     assert_eq!(store.schedule("a").await?, Some(next));
+    Ok(())
+}
+
+/// A change and the answer to the request that asked for it are stored together: no answer without the change, no change under a key that was used.
+pub async fn a_schedule_and_its_answer_are_stored_together(store: &dyn TaskStore) -> Result<()> {
+    let answer = |name: &str, n: u8| -> Result<KeptAnswer> {
+        Ok(KeptAnswer { key: key(name, n), answer: Payload::of(&n)?, at: wall() })
+    };
+    let first = scheduled("a", Some(START));
+    assert!(!store.put_schedule_once(&first, Some(1), &answer("k", 1)?).await?, "there is none at any revision");
+    assert_eq!(store.recall(&key("k", 1)).await?, Recalled::New);
+    assert!(store.put_schedule_once(&first, None, &answer("k", 1)?).await?);
+    assert_eq!(store.recall(&key("k", 1)).await?, Recalled::Answered(Payload::of(&1)?));
+
+    let next = ScheduleRecord { revision: 2, next: None, ..first.clone() };
+    for n in [1, 2] {
+        assert!(!store.put_schedule_once(&next, Some(1), &answer("k", n)?).await?, "the key was used");
+        assert!(!store.put_schedule_once(&scheduled("b", None), None, &answer("k", n)?).await?);
+    }
+    assert!(!store.put_schedule_once(&next, Some(0), &answer("other", 3)?).await?);
+    assert_eq!(store.recall(&key("other", 3)).await?, Recalled::New);
+    assert_eq!((store.schedule("a").await?, store.schedule("b").await?), (Some(first), None));
+    let (changed, answer) = (&next, &answer);
+    let race = |n| async move { store.put_schedule_once(changed, Some(1), &answer("other", n)?).await };
+    let racing = join_all((3..9).map(race));
+    let stored = racing.await.into_iter().collect::<Result<Vec<_>>>()?;
+    assert_eq!(stored.iter().filter(|stored| **stored).count(), 1);
+    assert_eq!(store.schedule("a").await?.as_ref(), Some(changed));
+    assert_eq!(store.recall(&key("k", 1)).await?, Recalled::Answered(Payload::of(&1)?), "the first answer stays");
+
+    // An answer that has had its day leaves its key free, here as well.
+    let old = KeptAnswer { at: wall().minus(KEY_LIFE).minus(Duration::from_secs(3_600)), ..answer("old", 1)? };
+    assert!(store.put_schedule_once(&scheduled("b", None), None, &old).await?);
+    assert_eq!(store.recall(&old.key).await?, Recalled::New);
+    assert!(store.put_schedule_once(&scheduled("c", None), None, &answer("old", 2)?).await?);
+    assert_eq!(store.recall(&key("old", 2)).await?, Recalled::Answered(Payload::of(&2)?));
     Ok(())
 }
 

@@ -24,8 +24,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     payload::Payload,
     store::{
-        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
+        Claim, Delivery, Ended, Granted, Held, KeptAnswer, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
@@ -103,6 +103,13 @@ impl MemoryTaskStore {
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| (watcher(), true).1));
     }
+}
+
+/// Before every id that is made at `at` or later: ids begin with their time of creation.
+fn first_of(at: Timestamp) -> TaskId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&at.as_millis().clamp(0, (1 << 48) - 1).to_be_bytes()[2..]);
+    TaskId::from_bytes(id)
 }
 
 fn fits(query: &TaskQuery, task: &Task) -> bool {
@@ -231,6 +238,21 @@ impl TaskStore for MemoryTaskStore {
         Ok(self.open()?.schedules.put(record, expected))
     }
 
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool> {
+        let now = self.clock.now();
+        let State { keys, schedules, .. } = &mut *self.open()?;
+        if keys.recall(&answer.key, now) != Recalled::New || !schedules.put(record, expected) {
+            return Ok(false);
+        }
+        keys.remember(&answer.key, &answer.answer, answer.at, now);
+        Ok(true)
+    }
+
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
         Ok(self.open()?.schedules.get(name))
     }
@@ -278,8 +300,12 @@ impl TaskStore for MemoryTaskStore {
 
     async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>> {
         let state = self.open()?;
+        let end = first_of(created_before);
+        if after.is_some_and(|after| after >= end) {
+            return Ok(Vec::new()); // a range that ends before it begins
+        }
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let tasks = state.indexes.over().range((after, Bound::Unbounded)).filter_map(|id| state.task(*id));
+        let tasks = state.indexes.over().range((after, Bound::Excluded(end))).filter_map(|id| state.task(*id));
         let ended = |task: &Arc<Task>| {
             let finished_at = task.finished_at?;
             (task.created_at < created_before).then_some(Ended { id: task.id, state: task.state, finished_at })

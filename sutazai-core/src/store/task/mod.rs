@@ -57,6 +57,17 @@ pub enum Recalled {
     Conflict,
 }
 
+/// The answer to a request that belongs to no task, as it is kept under its key until a day after it was given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptAnswer {
+    /// The key of the request.
+    pub key: IdempotencyKey,
+    /// The answer.
+    pub answer: Payload,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
 /// Durable tasks: batches in, batches out.
 ///
 /// Every method may be called from many tasks at once. Temporary faults of the backend (busy, full disk, lost connection) come
@@ -156,6 +167,14 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Stores a schedule: a new one if `expected` is none, else over the one at that revision. False if there is one already, or it is not at that revision.
     async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool>;
 
+    /// The same, with the answer to the request that asked for it: both are stored in one commit, or neither is. False too if the key was used.
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool>;
+
     /// The schedule called `name`.
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>>;
 
@@ -192,7 +211,8 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Keeps the answer to the request of a key that belongs to no task, until a day after `now`. The first answer stays.
     async fn remember(&self, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()>;
 
-    /// Tasks that have ended, in order of their ids, after `after` and created before `created_before`, at most `limit`.
+    /// Tasks that have ended, in order of their ids, after `after` and created before `created_before`, at most `limit`. One whose id is of a later time may be left
+    /// out: the walk over ids ends there, and costs no more than what has ended between both.
     async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>>;
 
     /// The `n`th newest (from 0) of the tasks in a state.

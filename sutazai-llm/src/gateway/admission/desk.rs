@@ -1,5 +1,8 @@
 //! Who waits, who runs and what is in memory, and the doing of what the policy decides.
 
+mod leave;
+mod seen;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -11,7 +14,12 @@ use sutazai_core::{
     clock::{Clock, SystemClock},
     model::{Caller, ChatModel, EmbeddingModel, ModelInfo},
 };
-use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    task::AbortHandle,
+    time::Instant,
+};
 
 use super::{
     config::AdmissionConfig,
@@ -64,6 +72,10 @@ struct Model {
     service: Mean,
     /// From the beginning of a call to its first piece.
     prefill: Reading,
+    /// Told when nothing of it runs any more, and when it has come or gone.
+    changed: Arc<Notify>,
+    /// Whether it is known to be in memory: where a model is that could not be loaded, the policy takes it to be, so that whoever waits for it is told.
+    is_here: bool,
 }
 
 /// Someone who waits; stands at the same place as its [`Waiting`].
@@ -118,7 +130,14 @@ impl Shared {
             return place;
         }
         let memory = resident.info().memory.unwrap_or(0);
-        let model = Model { resident, load: Mean::default(), service: Mean::default(), prefill: Reading::default() };
+        let model = Model {
+            resident,
+            load: Mean::default(),
+            service: Mean::default(),
+            prefill: Reading::default(),
+            changed: Arc::default(),
+            is_here: false,
+        };
         desk.views.push(ModelView { load: loading(memory), service: ANSWER, memory, ..ModelView::default() });
         desk.models.push(model);
         desk.models.len() - 1
@@ -234,6 +253,7 @@ impl Shared {
         let leaving: Vec<Resident> = instead.iter().map(|&model| desk.models[model].resident.clone()).collect();
         for &model in instead {
             desk.views[model].residence = Residence::Out;
+            desk.models[model].is_here = false;
             self.observer.unloaded(desk.models[model].resident.info());
         }
         desk.views[model].residence = Residence::Loading;
@@ -277,7 +297,9 @@ impl Shared {
     pub(super) async fn load_at(&self, place: usize) -> Result<()> {
         let limit = self.loaded_within(place);
         let resident = self.desk().models[place].resident.clone();
-        tokio::time::timeout(limit, resident.load()).await.unwrap_or_else(|_| Err(silent(limit)))
+        tokio::time::timeout(limit, resident.load()).await.unwrap_or_else(|_| Err(silent(limit)))?;
+        self.desk().models[place].is_here = true;
+        Ok(())
     }
 
     /// The first piece of an answer has come.
@@ -285,12 +307,16 @@ impl Shared {
         let mut desk = self.desk();
         let model = &mut desk.models[place];
         model.prefill.add(bytes, took);
+        model.is_here = true;
         self.observer.first_piece(&model.resident.info().name, took);
     }
 
     /// Texts of so many bytes have been embedded.
     pub(super) fn embedded(&self, place: usize, bytes: u64, took: Duration) {
-        self.desk().models[place].prefill.add(bytes, took);
+        let mut desk = self.desk();
+        let model = &mut desk.models[place];
+        model.prefill.add(bytes, took);
+        model.is_here = true;
     }
 
     /// A permit comes back; `answered` says whether the answer ended as it should.
@@ -307,19 +333,10 @@ impl Shared {
             view.service = model.service.or(ANSWER);
             self.observer.answered(&model.resident.info().name, took);
         }
+        let idle = (view.running == 0).then(|| Arc::clone(&model.changed));
         desk.charge(&permit.tenant, took, now);
         self.drive(guard);
-    }
-
-    /// Requests that wait, those that run, and the names of the models in memory.
-    pub(super) fn status(&self) -> super::Status {
-        let desk = self.desk();
-        let inside = desk.views.iter().zip(&desk.models).filter(|(view, _)| view.residence != Residence::Out);
-        super::Status {
-            waiting: desk.waiting.len(),
-            running: desk.views.iter().map(|view| view.running).sum(),
-            loaded: inside.map(|(_, model)| model.resident.info().name.clone()).collect(),
-        }
+        idle.into_iter().for_each(|idle| idle.notify_waiters());
     }
 }
 
@@ -383,6 +400,7 @@ impl Drop for Loading {
         let (model, view) = (&mut desk.models[self.model], &mut desk.views[self.model]);
         view.residence = Residence::In(now);
         view.used = now;
+        model.is_here = self.took.is_some();
         if let Some(took) = self.took {
             model.load.add(took.as_secs_f64());
             view.load = model.load.or(took);
@@ -390,7 +408,9 @@ impl Drop for Loading {
         }
         // The local backend knows what a model takes once it is read.
         view.memory = model.resident.info().memory.unwrap_or(view.memory);
+        let changed = Arc::clone(&model.changed);
         self.shared.drive(guard);
+        changed.notify_waiters();
     }
 }
 

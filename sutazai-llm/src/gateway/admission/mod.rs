@@ -3,6 +3,7 @@
 //! Everything that asks a backend goes through its [`Admission`]. Which request is next and which model is in memory is decided by
 //! [`policy::decide`]; here is what it does.
 
+mod answer;
 mod config;
 mod desk;
 pub(super) mod estimate;
@@ -10,19 +11,23 @@ mod permit;
 pub mod policy;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use sutazai_core::{
     Error, ErrorKind, Result,
-    clock::{Clock, SystemClock},
-    model::{Caller, ChatEvent, ChatModel, ChatRequest, ChatStream, EmbeddingModel, Embeddings, ModelInfo},
+    model::{Caller, ChatModel, ChatRequest, ChatStream, EmbeddingModel, Embeddings, ModelInfo},
 };
 use tokio::time::{Instant, timeout};
 
-use self::desk::{Resident, Shared, late, silent};
+pub(super) use self::answer::was_unread;
+use self::{
+    answer::{Answering, Patience},
+    desk::{Resident, Shared},
+    unread::Watched,
+};
 pub use self::{config::AdmissionConfig, permit::Permit};
 use super::observer::GatewayObserver;
 
@@ -39,6 +44,15 @@ pub struct Status {
     pub running: usize,
     /// The models in memory, or on their way there.
     pub loaded: Vec<String>,
+}
+
+/// A model in a backend's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// What it is, with the memory that it takes where anybody knows.
+    pub info: ModelInfo,
+    /// How long it stays if nobody asks it anything, where that is [known](AdmissionConfig::keep).
+    pub left: Option<Duration>,
 }
 
 impl Admission {
@@ -66,6 +80,12 @@ impl Admission {
         Admitted { shared: Arc::clone(&self.0), place, model }
     }
 
+    /// The models that it has brought into memory, for whoever asked, and that are still there. What a backend does besides is not seen.
+    #[must_use]
+    pub fn held(&self) -> Vec<Held> {
+        self.0.held()
+    }
+
     /// What it is at now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -82,7 +102,11 @@ impl fmt::Debug for Admission {
 /// A model behind its backend's admission.
 ///
 /// A call waits for its turn, bounded by the queue's timeout and the caller's deadline (`queue_full`, `model_timeout`). Then the model may be silent for
-/// so long at most (`model_timeout`), and has until the deadline. The turn ends with the answer, with an error, or when the answer is dropped.
+/// so long at most (`model_timeout`), and has until the deadline. The turn ends with the answer, with an error, when the answer is dropped, or when it was
+/// not read for too long: what is kept and not read is given up, and says so when it is read again (`model_timeout`).
+///
+/// To load it waits for a turn as a call does. To unload it waits until nothing of it runs (`queue_full` after the queue's timeout): a model that is in demand stays.
+/// Calls that come while it goes are answered after it was loaded anew.
 pub struct Admitted<M: ?Sized> {
     shared: Arc<Shared>,
     place: usize,
@@ -114,32 +138,36 @@ impl ChatModel for Admitted<dyn ChatModel> {
             }
             Err(_) => return Err(self.during(patience.silent(first))),
         };
-        let answering = Answering {
-            shared: Arc::clone(&self.shared),
-            place: self.place,
-            name: self.info().name.clone(),
-            bytes,
-            began,
-            patience,
-            first: Some(first.saturating_sub(began.elapsed())),
-            open: Some(permit),
-        };
-        Ok(answer.map_events(|events| stream::unfold((events, answering), Answering::next).fuse()))
+        let turn = (permit, Arc::clone(&self.shared));
+        Ok(answer.map_events(|events| Watched::new(Answering::new(turn, events, bytes, (began, first), patience))))
     }
 
     async fn load(&self) -> Result<()> {
+        self.brought_in().await
+    }
+
+    async fn unload(&self) -> Result<()> {
+        let model = Arc::clone(&self.model);
+        self.taken_out(async move { model.unload().await }).await
+    }
+}
+
+impl<M: ?Sized> Admitted<M> {
+    /// Loads the model in its turn.
+    async fn brought_in(&self) -> Result<()> {
         let permit = self.shared.enter(self.place, &Caller::default()).await.map_err(|error| self.during(error))?;
         let loaded = self.shared.load_at(self.place).await;
         permit.failed(); // no answer to measure
         loaded
     }
 
-    async fn unload(&self) -> Result<()> {
-        self.model.unload().await
+    /// Has the model go by `unload` once nothing of it runs. What has begun goes on, whatever becomes of whoever wanted it.
+    async fn taken_out(&self, unload: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+        let leaving = self.shared.leave(self.place).await.map_err(|error| self.during(error))?;
+        let broken_off = |_| Err(Error::new(ErrorKind::Internal, "the unloading broke off"));
+        tokio::spawn(leaving.by(unload)).await.unwrap_or_else(broken_off)
     }
-}
 
-impl<M: ?Sized> Admitted<M> {
     fn during(&self, error: Error) -> Error {
         error.during("wait for a model of").about(&self.shared.backend)
     }
@@ -156,13 +184,18 @@ impl EmbeddingModel for Admitted<dyn EmbeddingModel> {
     }
 
     async fn embed(&self, texts: &[String]) -> Result<Embeddings> {
+        self.embed_for(&Caller::default(), texts).await
+    }
+
+    async fn embed_for(&self, caller: &Caller, texts: &[String]) -> Result<Embeddings> {
         if texts.is_empty() {
-            return self.model.embed(texts).await;
+            return self.model.embed_for(caller, texts).await;
         }
-        let permit = self.shared.enter(self.place, &Caller::default()).await.map_err(|error| self.during(error))?;
+        let permit = self.shared.enter(self.place, caller).await.map_err(|error| self.during(error))?;
         let (began, bytes) = (Instant::now(), texts.iter().map(|text| text.len() as u64).sum());
-        let limit = self.shared.first_within(self.place, bytes);
-        match timeout(limit, self.model.embed(texts)).await {
+        let patience = Patience::new(self.shared.config.silence, caller);
+        let limit = patience.of(self.shared.first_within(self.place, bytes));
+        match timeout(limit, self.model.embed_for(caller, texts)).await {
             Ok(Ok(embeddings)) => {
                 self.shared.embedded(self.place, bytes, began.elapsed());
                 permit.answered();
@@ -173,79 +206,16 @@ impl EmbeddingModel for Admitted<dyn EmbeddingModel> {
                 Err(error)
             }
             // Whether it has stopped is not known: its place is kept a while.
-            Err(_) => Err(silent(limit).during("embed with").about(&self.info().name)),
+            Err(_) => Err(patience.silent(limit).during("embed with").about(&self.info().name)),
         }
     }
-}
 
-/// How long to wait for the next sign of life.
-#[derive(Clone, Copy)]
-struct Patience {
-    silence: Duration,
-    ends: Option<Instant>,
-}
-
-impl Patience {
-    fn new(silence: Duration, caller: &Caller) -> Self {
-        let left = caller.deadline.map(|deadline| SystemClock.now().until(deadline));
-        Self { silence, ends: left.and_then(|left| Instant::now().checked_add(left)) }
+    async fn load(&self) -> Result<()> {
+        self.brought_in().await
     }
 
-    fn of(&self, wanted: Duration) -> Duration {
-        self.ends.map_or(wanted, |ends| wanted.min(ends.saturating_duration_since(Instant::now())))
-    }
-
-    /// The error after a wait of `waited` in vain.
-    fn silent(&self, waited: Duration) -> Error {
-        if self.ends.is_some_and(|ends| ends <= Instant::now()) {
-            return late();
-        }
-        silent(waited)
-    }
-}
-
-/// An answer under way.
-struct Answering {
-    shared: Arc<Shared>,
-    place: usize,
-    name: String,
-    bytes: u64,
-    began: Instant,
-    patience: Patience,
-    /// How long the first piece may still take.
-    first: Option<Duration>,
-    /// The turn, until the answer has ended.
-    open: Option<Permit>,
-}
-
-impl Answering {
-    async fn next(state: (ChatStream, Self)) -> Option<(Result<ChatEvent>, (ChatStream, Self))> {
-        let (mut events, mut this) = state;
-        this.open.as_ref()?;
-        let first = this.first.take();
-        let limit = this.patience.of(first.unwrap_or(this.patience.silence));
-        let event = match timeout(limit, events.next()).await {
-            Ok(event) => event?,
-            Err(_) => Err(this.patience.silent(limit).during("chat with").about(&this.name)),
-        };
-        if first.is_some() && event.is_ok() {
-            this.shared.first_piece(this.place, this.bytes, this.began.elapsed());
-        }
-        match &event {
-            Ok(ChatEvent::Finish(_)) => {
-                if let Some(permit) = this.open.take() {
-                    permit.answered();
-                }
-            }
-            // After a silence nobody knows whether the model has stopped; after an error of its own it has.
-            Err(error) if error.kind() == ErrorKind::Timeout => this.open = None,
-            Err(_) => {
-                if let Some(permit) = this.open.take() {
-                    permit.failed();
-                }
-            }
-            Ok(_) => {}
-        }
-        Some((event, (events, this)))
+    async fn unload(&self) -> Result<()> {
+        let model = Arc::clone(&self.model);
+        self.taken_out(async move { model.unload().await }).await
     }
 }

@@ -26,7 +26,7 @@
 //! **Order.** Within the models in memory: overdue before others, then by priority, deadline, what the tenant had lately, and arrival.
 //!
 //! What runs is never interrupted: a model goes when nothing of it runs any more, and gets nothing new before. Where there is room for one more model,
-//! it is loaded beside what runs.
+//! it is loaded beside what runs. A model that was told to leave makes room before any other has to.
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -58,6 +58,8 @@ pub enum Residence {
     Loading,
     /// In memory since then.
     In(Moment),
+    /// On its way out, whatever waits for it: somebody has said so when nothing of it ran.
+    Leaving,
 }
 
 /// A model as the policy sees it.
@@ -225,6 +227,9 @@ fn next_model(view: &View<'_>, batches: &[Batch]) -> Next {
         Pressing::Not(_) => highest(wanted.iter().copied(), |model| rate(view, batches, model, load(view, model))),
     };
     let Some(leaving) = leaving(view, batches, best) else { return Next::Stay { until: None } };
+    if leaving.iter().any(|&model| view.models[model].residence == Residence::Leaving) {
+        return Next::Stay { until: None }; // it goes by itself
+    }
     let turn = leaving.iter().map(|&model| turn_ends(view, batches, model)).max().unwrap_or_default();
     if turn > view.now {
         return Next::Stay { until: (turn < Moment::MAX).then_some(turn) };
@@ -297,8 +302,12 @@ fn leaving(view: &View<'_>, batches: &[Batch], model: usize) -> Option<Vec<usize
         (0..view.models.len()).filter(|&inside| view.models[inside].residence != Residence::Out).collect();
     // The last is the first to go.
     let value = |&inside: &usize| rate(view, batches, inside, Duration::ZERO);
+    let stays = |&inside: &usize| view.models[inside].residence != Residence::Leaving;
     inside.sort_unstable_by(|one, other| {
-        value(other).total_cmp(&value(one)).then_with(|| view.models[*other].used.cmp(&view.models[*one].used))
+        stays(other)
+            .cmp(&stays(one))
+            .then_with(|| value(other).total_cmp(&value(one)))
+            .then_with(|| view.models[*other].used.cmp(&view.models[*one].used))
     });
     let mut leaving = Vec::new();
     loop {

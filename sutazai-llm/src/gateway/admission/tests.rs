@@ -1,12 +1,21 @@
 //! A backend of fakes behind an admission: turns, swaps, refusals, and every place coming back.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+mod memory;
+mod unread;
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use sutazai_core::{
-    model::{ChatModelExt, Finish, ModelCapabilities, StopReason, Usage},
+    ErrorKind,
+    clock::{Clock, SystemClock},
+    model::{ChatEvent, ChatModelExt, Finish, ModelCapabilities, StopReason, Usage},
     task::Priority,
 };
 use tokio::time::sleep;
@@ -378,4 +387,56 @@ async fn every_place_comes_back_whatever_happens_to_calls() {
     sleep(Duration::from_secs(1)).await;
     world.at_rest();
     assert!(world.fakes[0].most.load(Ordering::SeqCst) <= 3);
+}
+
+/// A model that takes ten seconds for whatever it embeds.
+struct Reader(ModelInfo);
+
+#[async_trait]
+impl EmbeddingModel for Reader {
+    fn info(&self) -> &ModelInfo {
+        &self.0
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Embeddings> {
+        sleep(Duration::from_secs(10)).await;
+        Ok(Embeddings { vectors: vec![vec![1.0]; texts.len()], tokens: 0 })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn embeddings_have_the_turn_and_the_deadline_of_who_asks() {
+    let admission = Admission::new("test", AdmissionConfig::default(), Arc::new(Unobserved)).unwrap();
+    let capabilities = ModelCapabilities { embedding: true, ..ModelCapabilities::NONE };
+    let info = ModelInfo { capabilities, ..ModelInfo::new("a", "test", 100) };
+    let model = Arc::new(admission.embedding(Arc::new(Reader(info))));
+    let texts = ["x".to_owned()];
+    model.embed(&texts).await.unwrap();
+
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let calls = [5, 1, 9, 5].into_iter().enumerate().map(|(n, priority)| {
+        let (model, ended, texts) = (Arc::clone(&model), Arc::clone(&ended), texts.clone());
+        let caller = Caller { priority: Priority::new(priority).unwrap(), ..Caller::default() };
+        tokio::spawn(async move {
+            model.embed_for(&caller, &texts).await.unwrap();
+            ended.lock().unwrap().push(n);
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    assert_eq!(*ended.lock().unwrap(), [0, 2, 3, 1], "the first had begun");
+
+    let until = |left| Caller { deadline: Some(SystemClock.now().plus(left)), ..Caller::default() };
+    let began = Instant::now();
+    let error = model.embed_for(&until(Duration::from_secs(3)), &texts).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Timeout, "model_timeout"));
+    assert!(error.to_string().contains("deadline") && began.elapsed() < Duration::from_secs(4), "{error}");
+    model.embed_for(&until(Duration::from_secs(30)), &texts).await.unwrap();
+    let status = admission.status();
+    assert_eq!((status.waiting, status.running), (0, 0));
 }

@@ -8,7 +8,11 @@ use sutazai_core::{
 use tokio::time::advance;
 
 use super::*;
-use crate::gateway::fake::{Caller as Fake, Move, Planned, Recorder, Virtual, actor, away, moves, paused, plans};
+use crate::gateway::{
+    admission::{Admission, AdmissionConfig},
+    fake::{Caller as Fake, Move, Planned, Recorder, Virtual, actor, away, moves, paused, plans},
+    observer::Unobserved,
+};
 
 sutazai_core::chat_conformance!(breaker(actor()).0);
 
@@ -129,6 +133,20 @@ async fn a_timeout_counts_unless_it_is_the_caller_s_own() {
         }
         assert_eq!(breaker.state(), state, "{limit:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_its_caller_did_not_read_does_not_count() {
+    let config = AdmissionConfig { unread: Some(Duration::from_secs(1)), ..AdmissionConfig::default() };
+    let admission = Admission::new("test", config, Arc::new(Unobserved)).unwrap();
+    let (breaker, _) = breaker(admission.chat(Arc::new(actor())));
+    for _ in 0..9 {
+        let mut answer = breaker.chat(ChatRequest::ask("x")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let error = answer.next().await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Timeout, "model_timeout"));
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use sutazai_core::{
     Result,
     clock::{Clock, SystemClock},
-    model::{CacheUse, ChatModel, ChatRequest, ChatStream, EmbeddingModel, EmbeddingModelExt, ModelInfo, Role},
+    model::{CacheUse, Caller, ChatModel, ChatRequest, ChatStream, EmbeddingModel, EmbeddingModelExt, ModelInfo, Role},
 };
 use tracing::warn;
 
@@ -115,9 +115,9 @@ impl SemanticCache {
         Some(Question { tenant: request.caller.tenant().to_owned(), scope, text, age })
     }
 
-    async fn embed(&self, text: &str) -> Option<Vec<f32>> {
+    async fn embed(&self, caller: &Caller, text: &str) -> Option<Vec<f32>> {
         self.embedder
-            .embed_one(text)
+            .embed_one_for(caller, text)
             .await
             .inspect_err(|error| {
                 warn!(model = %self.embedder.info().name, error = %error.report(), "a question cannot be embedded");
@@ -173,7 +173,7 @@ impl ChatModel for SemanticCache {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         let Some(question) = self.question(&request) else { return self.inner.chat(request).await };
-        let vector = self.embed(&question.text).await;
+        let vector = self.embed(&request.caller, &question.text).await;
         if let Some(found) = vector.as_deref().and_then(|vector| self.find(&question, vector)) {
             self.observer.cached(&self.info().name, CacheUse::Hit);
             return Ok(replay(found));

@@ -237,11 +237,12 @@ mod semantic {
     use super::*;
 
     /// To it, everything means the same.
-    struct Alike(ModelInfo);
+    struct Alike(ModelInfo, Mutex<Vec<Caller>>);
 
     impl Alike {
         fn new() -> Arc<Self> {
-            Arc::new(Self(ModelInfo { dimension: 2, ..ModelInfo::new("alike", "fake", 64) }))
+            let info = ModelInfo { dimension: 2, ..ModelInfo::new("alike", "fake", 64) };
+            Arc::new(Self(info, Mutex::default()))
         }
     }
 
@@ -260,6 +261,11 @@ mod semantic {
                 return Err(Error::new(ErrorKind::Unavailable, "away"));
             }
             Ok(Embeddings { vectors: texts.iter().map(|_| vec![0.6, 0.8]).collect(), tokens: 0 })
+        }
+
+        async fn embed_for(&self, caller: &Caller, texts: &[String]) -> Result<Embeddings> {
+            self.1.lock().unwrap().push(caller.clone());
+            self.embed(texts).await
         }
     }
 
@@ -366,6 +372,15 @@ mod semantic {
         assert_eq!(uses(&bench.cache, [within(100), within(99), within(0)]).await, [HIT, MISS, HIT]);
         bench.clock.pass(Duration::from_secs(3_601));
         assert_eq!(uses(&bench.cache, [within(100_000), guide("x")]).await, [MISS, HIT]);
+    }
+
+    #[tokio::test]
+    async fn a_question_is_embedded_for_who_asks_it() {
+        let embedder = Alike::new();
+        let bench = bench(Arc::<Alike>::clone(&embedder));
+        let asked = of_tenant("other", guide("How far is the moon?"));
+        assert_eq!(uses(&bench.cache, [asked.clone()]).await, [MISS]);
+        assert_eq!(*embedder.1.lock().unwrap(), [asked.caller]);
     }
 
     #[tokio::test]

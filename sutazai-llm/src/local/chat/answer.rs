@@ -55,7 +55,7 @@ impl Answer {
     }
 
     /// Whether the prompt has been read.
-    pub(crate) fn is_written(&self) -> bool {
+    pub(crate) fn has_read(&self) -> bool {
         self.read.is_some()
     }
 

@@ -114,12 +114,12 @@ impl<'a> Serving<'a> {
         for slot in self.slots.iter_mut().filter(|slot| slot.answer.as_ref().is_some_and(Answer::is_abandoned)) {
             slot.free();
         }
-        let is_written = |slot: &Slot| slot.answer.as_ref().is_some_and(Answer::is_written);
-        let chunk = if self.slots.iter().any(is_written) { CHUNK_BESIDE } else { CHUNK };
-        let reads = |slot: &&Slot| slot.answer.is_some() && !is_written(slot);
+        let has_read = |slot: &Slot| slot.answer.as_ref().is_some_and(Answer::has_read);
+        let chunk = if self.slots.iter().any(has_read) { CHUNK_BESIDE } else { CHUNK };
+        let reads = |slot: &&Slot| slot.answer.is_some() && !has_read(slot);
         let first = self.slots.iter().filter(reads).map(|slot| slot.used).min();
         let count = |slot: &Slot| match &slot.answer {
-            Some(answer) if answer.is_written() => slot.unread(),
+            Some(answer) if answer.has_read() => slot.unread(),
             Some(_) if Some(slot.used) == first => slot.unread().min(chunk),
             _ => 0,
         };

@@ -67,6 +67,27 @@ async fn a_model_has_a_digest_and_takes_memory() {
 }
 
 #[tokio::test]
+async fn many_models_are_connected_by_one_question_each() {
+    let server = server(|_| done()).await;
+    let found = discover(&[server.url()], "tinyllama").await.unwrap();
+    let before = server.requests().len();
+    let connected = found.connect(&["tinyllama", "all-minilm", "gone"], Some(1024)).await;
+    let mut asked: Vec<_> = server.requests()[before..].iter().map(|request| request.path.clone()).collect();
+    asked.sort();
+    assert_eq!(asked, ["/api/ps", "/api/show", "/api/show", "/api/show"]);
+    let [Ok(OllamaModel::Chat(chat)), Ok(OllamaModel::Embedding(embedding)), Err(gone)] = &connected[..] else {
+        panic!("{connected:?}")
+    };
+    let alone = OllamaChat::connect(client(&server), "tinyllama", Some(1024)).await.unwrap();
+    assert_eq!(chat.info(), alone.info());
+    assert_eq!((chat.info().context_length, chat.info().memory), (1024, Some(858_993_459)));
+    let alone = OllamaEmbedding::connect(client(&server), "all-minilm").await.unwrap();
+    assert_eq!(embedding.info(), alone.info());
+    assert_eq!((gone.kind(), gone.code()), (ErrorKind::NotFound, "model_not_found"));
+    assert_eq!(connected[0].as_ref().unwrap().name(), "tinyllama");
+}
+
+#[tokio::test]
 async fn what_is_loaded_is_listed() {
     let server = server(|_| done()).await;
     let running = client(&server).ps().await.unwrap();

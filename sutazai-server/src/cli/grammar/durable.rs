@@ -323,6 +323,8 @@ pub(in crate::cli) enum Undelivered {
     Discard {
         /// The task's id
         id: String,
+        #[command(flatten)]
+        key: Keyed,
     },
 }
 

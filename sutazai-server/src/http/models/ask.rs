@@ -1,7 +1,7 @@
 //! Asking a model, or an agent as if it were one.
 
 use axum::http::HeaderMap;
-use sutazai_core::model::{CacheUse, ChatRequest, ChatStream, Embeddings, Served};
+use sutazai_core::model::{Caller, ChatRequest, ChatStream, Embeddings, Served};
 
 use super::{
     agent,
@@ -63,24 +63,21 @@ pub(in crate::http) async fn ask_model(
         begun = model.chat(request) => begun?,
         () = state.closing().cancelled() => return Err(shutting_down().into()),
     };
-    if stream.served().cache != CacheUse::Hit {
-        state.loaded().note(&stream.served().model);
-    }
     Ok(Begun::new(stream))
 }
 
-/// The vectors of `texts` by the embedding model that `name` means, with its name and what is said in headers.
+/// The vectors of `texts` by the embedding model that `name` means, with its name and what is said in headers. The caller is as of [`ask_model`].
 pub(in crate::http) async fn embed(
     state: &AppState,
     name: &str,
     texts: &[String],
 ) -> Result<(Embeddings, String, HeaderMap), Problem> {
     let model = find::embedding(state.orchestrator().models(), name)?;
+    let caller = Caller::default();
     let embeddings = tokio::select! {
-        embedded = model.embed(texts) => embedded?,
+        embedded = model.embed_for(&caller, texts) => embedded?,
         () = state.closing().cancelled() => return Err(shutting_down().into()),
     };
     let info = model.info();
-    state.loaded().note(&info.name);
     Ok((embeddings, info.name.clone(), of_served(&Served::by(info))))
 }

@@ -6,7 +6,6 @@ mod ask;
 mod find;
 mod headers;
 mod images;
-mod loaded;
 mod sampling;
 mod send;
 mod texts;
@@ -18,7 +17,6 @@ pub(super) use self::{
     find::{embedding, info, infos, named},
     headers::TASK_ID,
     images::{of_base64, of_url},
-    loaded::Loaded,
     sampling::{max_tokens, sampling},
     send::{Wire, line, reply},
     texts::Texts,

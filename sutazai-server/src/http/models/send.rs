@@ -15,7 +15,7 @@ use serde::Serialize;
 use sutazai_core::{Error, model::ChatEvent};
 
 use super::{
-    answer::{Whole, events},
+    answer::{Whole, bounded, events},
     ask::Begun,
 };
 use crate::http::{
@@ -43,7 +43,7 @@ pub(in crate::http) trait Wire: Send + 'static {
     fn whole(self, answer: Whole) -> Reply;
 }
 
-/// Sends an answer, whole or as it comes. Whoever goes away before its end drops it, which ends the generation.
+/// Sends an answer, whole or as it comes. Whoever goes away before its end drops it, which ends the generation; so does who does not read it for too long.
 pub(in crate::http) async fn reply<W: Wire>(
     state: &AppState,
     begun: Begun,
@@ -56,7 +56,8 @@ pub(in crate::http) async fn reply<W: Wire>(
     let mut response = if streamed {
         let first = wire.begin();
         let id = request_id.to_owned();
-        let pieces = events(stream, closing).map(move |event| match event {
+        let events = bounded(events(stream, closing), state.options().model_silence);
+        let pieces = events.map(move |event| match event {
             Ok(event) => wire.piece(event),
             Err(error) => vec![broken(W::DIALECT, error, &id)],
         });

@@ -27,10 +27,5 @@ pub(super) async fn keep(
     if let Ok(model) = models.embedding(Some(name)) {
         if unloads { model.unload().await? } else { model.load().await? }
     }
-    if unloads {
-        state.loaded().forget(name);
-    } else {
-        state.loaded().note(name);
-    }
     OllamaWire::new(form, name.to_owned(), began).empty(if unloads { "unload" } else { "load" })
 }

@@ -2,7 +2,11 @@
 
 use axum::{extract::State, http::StatusCode};
 use serde::Serialize;
-use sutazai_core::model::ModelInfo;
+use sutazai_core::{
+    clock::{Clock, SystemClock, Timestamp},
+    model::ModelInfo,
+};
+use sutazai_llm::gateway::admission::Held;
 
 use super::show::{Details, known, sha256};
 use crate::http::{
@@ -29,6 +33,9 @@ struct ModelOut<'a> {
     size_vram: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context_length: Option<usize>,
+    /// When it goes if nobody asks it anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
 }
 
 impl<'a> ModelOut<'a> {
@@ -41,16 +48,19 @@ impl<'a> ModelOut<'a> {
             details: Details::of(info),
             size_vram: None,
             context_length: None,
+            expires_at: None,
         }
     }
 
-    fn in_memory(info: &'a ModelInfo) -> Self {
+    fn in_memory(held: &'a Held) -> Self {
+        let info = &held.info;
         let size = info.memory.or_else(|| known(info).map(|known| known.memory_bytes));
         Self {
             size: size.unwrap_or_default(),
             // What this process holds itself is not on a graphics card. Of others nobody knows.
             size_vram: known(info).map(|_| 0),
             context_length: Some(info.context_length),
+            expires_at: held.left.map(|left| SystemClock.now().plus(left)),
             ..Self::on_disk(info)
         }
     }
@@ -72,14 +82,14 @@ pub(super) async fn tags(State(state): State<AppState>) -> Reply {
 
 /// List the models in memory, as Ollama does
 ///
-/// Those that requests to these addresses have brought there. A model stays until a request unloads it or it lets go of its memory by itself, which is not seen.
+/// Those that this server has brought there, for whoever asked it, with when each goes if nobody asks it anything, where that is known. What goes by itself before that is not seen.
 #[utoipa::path(
     get, path = "/api/ps", tag = "ollama", operation_id = "ollama_ps",
     responses((status = 200, description = "Those in memory", body = serde_json::Value)),
 )]
 pub(super) async fn ps(State(state): State<AppState>) -> Reply {
-    let infos = infos(state.orchestrator().models()).filter(|info| state.loaded().holds(&info.name));
-    let models: Vec<_> = infos.map(ModelOut::in_memory).collect();
+    let held = state.held();
+    let models: Vec<_> = held.iter().map(ModelOut::in_memory).collect();
     let size = models.len() * SIZE;
     json(StatusCode::OK, &ModelList { models }, size)
 }

@@ -35,8 +35,8 @@ use sutazai_core::{
     Error, Payload, Result,
     clock::Timestamp,
     store::{
-        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
+        Claim, Delivery, Ended, Granted, Held, KeptAnswer, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WakeUp, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
@@ -295,6 +295,18 @@ impl TaskStore for PostgresStore {
             .await
     }
 
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool> {
+        self.change("store a schedule", |mut lease| async move {
+            schedule::put_once(&mut lease, record, expected, answer).await
+        })
+        .await
+    }
+
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
         self.ask(Purpose::Look, "read a schedule", |mut lease| async move { schedule::get(&mut lease, name).await })
             .await
@@ -348,7 +360,7 @@ impl TaskStore for PostgresStore {
 
     async fn remember(&self, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
         self.ask(Purpose::Work, "keep an answer", |mut lease| async move {
-            upkeep::remember(&mut lease, key, answer, now).await
+            upkeep::remember(&mut lease, key, answer, now).await.map(drop)
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use sutazai_core::{
     clock::Timestamp,
-    store::{Page, ScheduleRecord},
+    store::{KeptAnswer, Page, ScheduleRecord},
 };
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     pool::Lease,
     row::{Columns, unreadable},
     text::{Text, escaped, limit},
+    upkeep::remember,
 };
 
 pub(super) async fn put(lease: &mut Lease, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
@@ -29,6 +30,35 @@ pub(super) async fn put(lease: &mut Lease, record: &ScheduleRecord, expected: Op
         }
     };
     Ok(!lease.rows(sql, text.arguments).await?.is_empty())
+}
+
+/// The same with the answer to the request that asked for it: both, or neither.
+pub(super) async fn put_once(
+    lease: &mut Lease,
+    record: &ScheduleRecord,
+    expected: Option<u64>,
+    answer: &KeptAnswer,
+) -> Result<bool> {
+    lease.begin().await?;
+    match put_both(lease, record, expected, answer).await {
+        Ok(true) => {
+            lease.commit().await?;
+            Ok(true)
+        }
+        outcome => {
+            lease.roll_back().await;
+            outcome
+        }
+    }
+}
+
+async fn put_both(
+    lease: &mut Lease,
+    record: &ScheduleRecord,
+    expected: Option<u64>,
+    answer: &KeptAnswer,
+) -> Result<bool> {
+    Ok(put(lease, record, expected).await? && remember(lease, &answer.key, &answer.answer, answer.at).await?)
 }
 
 pub(super) async fn get(lease: &mut Lease, name: &str) -> Result<Option<ScheduleRecord>> {

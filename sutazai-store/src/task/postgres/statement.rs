@@ -3,7 +3,7 @@
 //! All parts see the database as it was before, and each row is written by one of them. Whoever holds a row that an update names is waited for, and the
 //! update then goes by what that one has left.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use sqlx::{AssertSqlSafe, postgres::PgArguments};
 use sutazai_core::task::{Task, TaskState};
@@ -19,53 +19,46 @@ use crate::task::shared::{plan::Plan, track::Write};
 /// States of tasks that have not ended, as the partial indexes name them.
 pub(super) const LIVE: &str = "state IN ('created', 'assigned', 'running', 'waiting')";
 
-const INSERT: [Column; 37] = [
+/// What a task is born with. Of these only the input ever changes.
+const BIRTH: [Column; 12] = [
     ("id", Kind::Id, Fill::Own),
     ("feed", Kind::Int, Fill::Own),
     ("queue", Kind::Text, Fill::Same),
     ("agent", Kind::Text, Fill::Same),
     ("agent_version", Kind::Text, Fill::Same),
     ("tenant", Kind::Text, Fill::Same),
-    ("state", Kind::Text, Fill::Same),
     ("priority", Kind::Int, Fill::Same),
-    ("due_at", Kind::Int, Fill::Own),
-    ("node", Kind::Text, Fill::Same),
-    ("epoch", Kind::Int, Fill::Same),
-    ("seq", Kind::Int, Fill::Same),
-    ("attempt", Kind::Int, Fill::Same),
     ("max_attempts", Kind::Int, Fill::Same),
     ("retry_initial_ms", Kind::Int, Fill::Same),
     ("retry_max_ms", Kind::Int, Fill::Same),
     ("created_at", Kind::Int, Fill::Own),
-    ("started_at", Kind::Int, Fill::Own),
-    ("finished_at", Kind::Int, Fill::Own),
-    ("attempt_epoch", Kind::Int, Fill::Same),
     ("input", Kind::Text, Fill::Own),
-    ("output", Kind::Text, Fill::Own),
+];
+
+/// What few tasks are born with.
+const BORN_WITH: [Column; 5] = [
     ("wakes", Kind::Int, Fill::Rare),
-    ("deadline", Kind::Int, Fill::Rare),
-    ("wait", Kind::Text, Fill::Rare),
     ("parent_id", Kind::Id, Fill::Rare),
     ("detached", Kind::Bool, Fill::Rare),
-    ("discarded", Kind::Bool, Fill::Rare),
-    ("recoveries", Kind::Int, Fill::Rare),
-    ("journal_era", Kind::Int, Fill::Rare),
-    ("journal_length", Kind::Int, Fill::Rare),
-    ("progress_fraction", Kind::Float, Fill::Rare),
-    ("progress_message", Kind::Text, Fill::Rare),
-    ("error_code", Kind::Text, Fill::Rare),
-    ("error_message", Kind::Text, Fill::Rare),
     ("labels", Kind::Text, Fill::Rare),
     ("webhook", Kind::Text, Fill::Rare),
 ];
 
-/// From the sixth on they are columns of the task.
-const UPDATE: [Column; 28] = [
+/// What a change is made from, and what comes to it.
+const CHANGE: [Column; 5] = [
     ("id", Kind::Id, Fill::Own),
     ("expected_epoch", Kind::Int, Fill::Same),
     ("expected_seq", Kind::Int, Fill::Same),
     ("place", Kind::Int, Fill::Own),
     ("woken", Kind::Int, Fill::Same),
+];
+
+/// What comes to few of them.
+const CHANGED_BY: [Column; 3] =
+    [("seen", Kind::Int, Fill::Rare), ("seen_at", Kind::Int, Fill::Rare), ("input", Kind::Text, Fill::Rare)];
+
+/// How far a task is: each write says it, as [`course`] does.
+const COURSE: [Column; 10] = [
     ("state", Kind::Text, Fill::Same),
     ("due_at", Kind::Int, Fill::Own),
     ("node", Kind::Text, Fill::Same),
@@ -76,9 +69,10 @@ const UPDATE: [Column; 28] = [
     ("finished_at", Kind::Int, Fill::Own),
     ("attempt_epoch", Kind::Int, Fill::Same),
     ("output", Kind::Text, Fill::Own),
-    ("seen", Kind::Int, Fill::Rare),
-    ("seen_at", Kind::Int, Fill::Rare),
-    ("input", Kind::Text, Fill::Rare),
+];
+
+/// What else each write says, of few tasks, as [`words`] does.
+const WORDS: [Column; 10] = [
     ("deadline", Kind::Int, Fill::Rare),
     ("wait", Kind::Text, Fill::Rare),
     ("discarded", Kind::Bool, Fill::Rare),
@@ -91,8 +85,12 @@ const UPDATE: [Column; 28] = [
     ("error_message", Kind::Text, Fill::Rare),
 ];
 
+static INSERT: LazyLock<Vec<Column>> = LazyLock::new(|| [&BIRTH[..], &COURSE, &BORN_WITH, &WORDS].concat());
+
+static UPDATE: LazyLock<Vec<Column>> = LazyLock::new(|| [&CHANGE[..], &COURSE, &CHANGED_BY, &WORDS].concat());
+
 const EVENTS: [Column; 5] = [
-    ("place", Kind::Int, Fill::Own),
+    ("number", Kind::Int, Fill::Own),
     ("task_id", Kind::Id, Fill::Own),
     ("first_seq", Kind::Int, Fill::Own),
     ("last_seq", Kind::Int, Fill::Own),
@@ -231,50 +229,63 @@ fn inserts(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -
         table.text(&*task.agent);
         table.text(&*task.agent_version);
         table.text(&*task.tenant);
-        table.plain(Cow::Borrowed(task.state.as_str()));
         table.int(i64::from(task.priority.get()));
-        table.time(write.due_at);
-        table.text(task.node.as_ref().map(|node| node.as_str()));
-        table.count(task.revision.epoch);
-        table.count(task.revision.seq);
-        table.int(i64::from(task.attempt));
         table.int(i64::from(task.retry.max_attempts));
         table.count(task.retry.initial_ms);
         table.count(task.retry.max_ms);
         table.time(task.created_at);
-        table.time(task.started_at);
-        table.time(task.finished_at);
-        table.count(task.journal.attempt_epoch);
         table.plain(Cow::Borrowed(write.input.as_str()));
-        table.plain(task.output.as_ref().map(|output| Cow::Borrowed(output.as_str())));
+        course(write, &mut table);
         table.some(write.wakes());
-        table.time(task.deadline);
-        table.plain(task.wait.map(|wait| Cow::Borrowed(wait.as_str())));
         table.id(task.parent_id);
         table.flag(task.detached);
-        mark_and_words(task, &mut table);
         table.plain(encode_labels(&task.labels)?.map(Cow::Owned));
         table.text(task.webhook.as_deref());
+        words(task, &mut table);
     }
-    statement.part("i");
-    let names: Vec<_> =
-        INSERT.iter().filter(|column| table.is_whole() || column.2 != Fill::Rare).map(|column| column.0).collect();
-    let values: Vec<_> = names
-        .iter()
-        .map(|name| match *name {
-            "feed" => format!("{BASE} + v.feed"),
-            "wakes" => "coalesce(v.wakes, 0)".to_owned(),
-            name => format!("v.{name}"),
-        })
-        .collect();
-    statement.sql(&format!("INSERT INTO tasks ({}) SELECT {} FROM ", names.join(","), values.join(",")));
-    statement.source(table)?;
+    insert(statement, "i", "tasks", table, |name| match name {
+        "feed" => Some(format!("{BASE} + v.feed")),
+        "wakes" => Some("coalesce(v.wakes, 0)".to_owned()),
+        _ => None,
+    })
+}
+
+/// A part that inserts rows: what they have in each column, unless `but` has it otherwise.
+fn insert(
+    statement: &mut Statement,
+    part: &str,
+    into: &str,
+    rows: Table<'_>,
+    but: impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    let names = rows.names();
+    let values: Vec<_> = names.iter().map(|&name| but(name).unwrap_or_else(|| format!("v.{name}"))).collect();
+    statement.part(part);
+    statement.sql(&format!("INSERT INTO {into} ({}) SELECT {} FROM ", names.join(","), values.join(",")));
+    statement.source(rows)?;
     statement.end();
     Ok(())
 }
 
-/// From `discarded` to `error_message`.
-fn mark_and_words<'a>(task: &'a Task, table: &mut Table<'a>) {
+/// The columns of [`COURSE`].
+fn course<'a>(write: &Write<'a>, table: &mut Table<'a>) {
+    let task: &'a Task = write.task;
+    table.plain(Cow::Borrowed(task.state.as_str()));
+    table.time(write.due_at);
+    table.text(task.node.as_ref().map(|node| node.as_str()));
+    table.count(task.revision.epoch);
+    table.count(task.revision.seq);
+    table.int(i64::from(task.attempt));
+    table.time(task.started_at);
+    table.time(task.finished_at);
+    table.count(task.journal.attempt_epoch);
+    table.plain(task.output.as_ref().map(|output| Cow::Borrowed(output.as_str())));
+}
+
+/// The columns of [`WORDS`].
+fn words<'a>(task: &'a Task, table: &mut Table<'a>) {
+    table.time(task.deadline);
+    table.plain(task.wait.map(|wait| Cow::Borrowed(wait.as_str())));
     table.flag(task.discarded);
     table.some(u64::from(task.recoveries));
     table.some(u64::from(task.journal.era));
@@ -305,39 +316,28 @@ fn updates(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) -
         table.count(expected.seq);
         table.int(*place);
         table.count(write.woken);
-        table.plain(Cow::Borrowed(task.state.as_str()));
-        table.time(write.due_at);
-        table.text(task.node.as_ref().map(|node| node.as_str()));
-        table.count(task.revision.epoch);
-        table.count(task.revision.seq);
-        table.int(i64::from(task.attempt));
-        table.time(task.started_at);
-        table.time(task.finished_at);
-        table.count(task.journal.attempt_epoch);
-        table.plain(task.output.as_ref().map(|output| Cow::Borrowed(output.as_str())));
+        course(write, &mut table);
         table.int(write.unseen.map(|(seen, _)| seen));
         table.time(write.unseen.map(|(_, at)| at));
         table.plain(write.new_input.then(|| Cow::Borrowed(write.input.as_str())));
-        table.time(task.deadline);
-        table.plain(task.wait.map(|wait| Cow::Borrowed(wait.as_str())));
-        mark_and_words(task, &mut table);
+        words(task, &mut table);
     }
+    let whole = table.is_whole();
     statement.part("u");
     statement.sql("UPDATE tasks AS t SET wakes = t.wakes + v.woken, ");
     statement.sql(&format!("feed = CASE WHEN v.place IS NULL THEN t.feed ELSE {BASE} + v.place END"));
-    for column in UPDATE.iter().skip(5).filter(|column| !matches!(column.0, "seen" | "seen_at")) {
-        let name = column.0;
-        match name {
-            "due_at" if table.is_whole() => {
+    if whole {
+        statement.sql(", input = coalesce(v.input, t.input)");
+    }
+    for column in COURSE.iter().chain(&WORDS) {
+        match column.0 {
+            "due_at" if whole => {
                 statement
                     .sql(", due_at = CASE WHEN t.wakes <> v.seen THEN least(v.due_at, v.seen_at) ELSE v.due_at END");
             }
-            "input" if table.is_whole() => statement.sql(", input = coalesce(v.input, t.input)"),
-            "input" => {}
-            _ => statement.sql(&format!(", {name} = {}", table.value(column))),
+            name => statement.sql(&format!(", {name} = {}", table.value(column))),
         }
     }
-    let whole = table.is_whole();
     statement.sql(" FROM ");
     statement.source(table)?;
     statement.sql(" WHERE t.id = v.id AND t.epoch = v.expected_epoch AND t.seq = v.expected_seq RETURNING ");
@@ -363,11 +363,24 @@ fn events(plan: &Plan<'_>, places: &[Option<i64>], statement: &mut Statement) ->
     if table.is_empty() {
         return Ok(());
     }
-    statement.part("e");
-    statement.sql("INSERT INTO task_events (number, task_id, first_seq, last_seq, events) SELECT ");
-    statement.sql(BASE);
-    statement.sql(" + v.place, v.task_id, v.first_seq, v.last_seq, v.events FROM ");
-    statement.source(table)?;
-    statement.end();
-    Ok(())
+    insert(statement, "e", "task_events", table, |name| (name == "number").then(|| format!("{BASE} + v.number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_column_of_a_task_is_written_and_stands_in_one_list() {
+        let schema = include_str!("migrations/0001_tasks.sql");
+        let table = schema.split_once("CREATE TABLE tasks (").unwrap().1.split_once(") WITH").unwrap().0;
+        let columns: BTreeSet<_> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        let written: BTreeSet<_> = INSERT.iter().map(|column| column.0).collect();
+        assert_eq!((&written, INSERT.len()), (&columns, columns.len()));
+        for (name, ..) in CHANGE[1..].iter().chain(&CHANGED_BY[..2]) {
+            assert!(!columns.contains(name), "{name} is no column, and would be taken for one");
+        }
+    }
 }

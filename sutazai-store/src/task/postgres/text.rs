@@ -134,6 +134,12 @@ impl<'a> Table<'a> {
         self.rare
     }
 
+    /// The columns that are there.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let there = self.columns.iter().filter(|column| self.rare || column.2 != Fill::Rare);
+        there.map(|column| column.0).collect()
+    }
+
     /// What names a column in a statement.
     pub(super) fn value(&self, column: &Column) -> Cow<'static, str> {
         if column.2 == Fill::Rare && !self.rare { "NULL".into() } else { format!("v.{}", column.0).into() }

@@ -48,7 +48,13 @@ pub(super) async fn recall(lease: &mut Lease, key: &IdempotencyKey) -> Result<Re
     }
 }
 
-pub(super) async fn remember(lease: &mut Lease, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
+/// Keeps an answer; false if its key was used.
+pub(super) async fn remember(
+    lease: &mut Lease,
+    key: &IdempotencyKey,
+    answer: &Payload,
+    now: Timestamp,
+) -> Result<bool> {
     let mut text = Text::default();
     text.add(&*escaped(&key.tenant))?;
     text.add(&*escaped(&key.key))?;
@@ -57,9 +63,9 @@ pub(super) async fn remember(lease: &mut Lease, key: &IdempotencyKey, answer: &P
     text.add(key_end(now))?;
     let sql = format!(
         "INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, answer, expires_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, key) \
-         DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, expires_at = excluded.expires_at WHERE {EXPIRED}"
+         DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, expires_at = excluded.expires_at WHERE {EXPIRED} RETURNING 1"
     );
-    lease.rows(safe(sql), text.arguments).await.map(|_| ())
+    Ok(!lease.rows(safe(sql), text.arguments).await?.is_empty())
 }
 
 /// Below every id that was made at that moment or later: they begin with their time, so that an index leads straight to what is old.

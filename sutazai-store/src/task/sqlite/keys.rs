@@ -1,6 +1,6 @@
 //! Idempotency keys: answers to requests that belong to no task, and what has had its day.
 
-use sqlx::{Arguments, Row};
+use sqlx::{Arguments, Row, sqlite::SqliteArguments};
 use sutazai_core::{
     Payload,
     clock::{Clock, SystemClock, Timestamp},
@@ -44,6 +44,16 @@ impl Readers {
 }
 
 pub(super) async fn remember(writer: &Writer, key: &IdempotencyKey, answer: &Payload, now: Timestamp) -> Result<()> {
+    let (sql, arguments) = remembering(key, answer, now)?;
+    alone(writer, sql, arguments).await.map(drop)
+}
+
+/// The statement that keeps an answer unless its key was used; it gives a row if it does.
+pub(super) fn remembering(
+    key: &IdempotencyKey,
+    answer: &Payload,
+    now: Timestamp,
+) -> Result<(&'static str, SqliteArguments)> {
     let arguments = arguments(|arguments| {
         arguments.add(&*key.tenant)?;
         arguments.add(&*key.key)?;
@@ -55,8 +65,8 @@ pub(super) async fn remember(writer: &Writer, key: &IdempotencyKey, answer: &Pay
     let sql = "INSERT INTO idempotency_keys (tenant, key, fingerprint, task_id, expires_at, answer) \
                VALUES (?, ?, ?, x'', ?, ?) ON CONFLICT DO UPDATE \
                SET fingerprint = excluded.fingerprint, expires_at = excluded.expires_at, answer = excluded.answer \
-               WHERE answer IS NOT NULL AND expires_at <= ?";
-    alone(writer, sql, arguments).await.map(drop)
+               WHERE answer IS NOT NULL AND expires_at <= ? RETURNING 1";
+    Ok((sql, arguments))
 }
 
 /// Forgets the keys of tasks that ended a day before `now` and answers that have been kept for a day, and says how many there were.

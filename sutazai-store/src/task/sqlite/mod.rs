@@ -39,8 +39,8 @@ use sutazai_core::{
     Error, Payload, Result,
     clock::Timestamp,
     store::{
-        Claim, Delivery, Ended, Granted, Held, NodeRecord, Page, Posted, QueueDepths, Recalled, ScheduleRecord,
-        StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
+        Claim, Delivery, Ended, Granted, Held, KeptAnswer, NodeRecord, Page, Posted, QueueDepths, Recalled,
+        ScheduleRecord, StoreInfo, TaskQuery, TaskStore, TaskWrite, WriteOutcome,
     },
     task::{Entry, Event, IdempotencyKey, NodeId, NumberedEvent, Signal, Task, TaskId, TaskState},
 };
@@ -210,6 +210,15 @@ impl TaskStore for SqliteStore {
 
     async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
         schedules::put(&self.writer, record, expected).await.map_err(self.during("store a schedule"))
+    }
+
+    async fn put_schedule_once(
+        &self,
+        record: &ScheduleRecord,
+        expected: Option<u64>,
+        answer: &KeptAnswer,
+    ) -> Result<bool> {
+        schedules::put_once(&self.writer, record, expected, answer).await.map_err(self.during("store a schedule"))
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {

@@ -1,20 +1,61 @@
 //! Schedules: records as JSON, with what is looked for beside.
 
-use sqlx::{Arguments, sqlite::SqliteRow};
+use sqlx::{
+    Arguments,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 use sutazai_core::{
     clock::Timestamp,
-    store::{Page, ScheduleRecord},
+    store::{KeptAnswer, Page, ScheduleRecord},
 };
 
 use super::{
     error::{Fault, Result},
+    keys,
     read::{Readers, page},
     row::{Columns, unreadable},
-    write::{alone, arguments, limit},
+    write::{alone, arguments, limit, rows},
 };
-use crate::sqlite::writer::Writer;
+use crate::sqlite::writer::{Lease, Writer};
 
 pub(super) async fn put(writer: &Writer, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
+    let (sql, arguments) = putting(record, expected)?;
+    Ok(!alone(writer, sql, arguments).await?.is_empty())
+}
+
+/// The same with the answer to the request that asked for it: both, or neither.
+pub(super) async fn put_once(
+    writer: &Writer,
+    record: &ScheduleRecord,
+    expected: Option<u64>,
+    answer: &KeptAnswer,
+) -> Result<bool> {
+    let mut lease = writer.lease().await?;
+    let stored = put_both(&mut lease, record, expected, answer).await;
+    if !matches!(stored, Ok(true)) {
+        lease.roll_back().await;
+    }
+    stored
+}
+
+async fn put_both(
+    lease: &mut Lease,
+    record: &ScheduleRecord,
+    expected: Option<u64>,
+    answer: &KeptAnswer,
+) -> Result<bool> {
+    lease.begin().await?;
+    for (sql, arguments) in [putting(record, expected)?, keys::remembering(&answer.key, &answer.answer, answer.at)?] {
+        if rows(lease, sql, arguments).await?.is_empty() {
+            return Ok(false);
+        }
+    }
+    lease.commit().await?;
+    Ok(true)
+}
+
+/// The statement that stores a schedule; it gives a row if it does.
+fn putting(record: &ScheduleRecord, expected: Option<u64>) -> Result<(&'static str, SqliteArguments)> {
     let text = serde_json::to_string(record).map_err(|error| Fault::Driver(sqlx::Error::Encode(error.into())))?;
     let arguments = arguments(|arguments| {
         arguments.add(record.schedule.name.as_str())?;
@@ -34,7 +75,7 @@ pub(super) async fn put(writer: &Writer, record: &ScheduleRecord, expected: Opti
             "UPDATE schedules SET revision = ?2, next = ?3, record = ?4 WHERE name = ?1 AND revision = ?5 RETURNING 1"
         }
     };
-    Ok(!alone(writer, sql, arguments).await?.is_empty())
+    Ok((sql, arguments))
 }
 
 pub(super) async fn remove(writer: &Writer, name: &str) -> Result<bool> {

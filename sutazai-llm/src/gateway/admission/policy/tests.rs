@@ -60,6 +60,19 @@ fn what_runs_is_answered_before_its_model_goes() {
 }
 
 #[test]
+fn what_is_told_to_leave_gets_nothing_new_and_goes_first() {
+    let going = ModelView { residence: Residence::Leaving, running: 1, ..model(5.0, 2.0) };
+    let models = [going, inside(model(5.0, 2.0)), model(5.0, 2.0)];
+    let two = Limits { parallel: 2, loaded: 2, ..ONE };
+    let (of_going, of_inside, of_another) = (request(0, 9, 0.0), request(1, 0, 9.0), request(2, 9, 0.0));
+    assert_eq!(at(10.0, two, &models, &[of_going]), Action::Wait(None));
+    assert_eq!(at(10.0, two, &models, &[of_going, of_inside]), Action::Begin(1));
+    assert_eq!(at(10.0, two, &models, &[of_another]), Action::Wait(None), "its room comes free");
+    let roomy = Limits { loaded: 3, ..two };
+    assert_eq!(at(10.0, roomy, &models, &[of_another]), Action::Load { model: 2, instead: vec![] });
+}
+
+#[test]
 fn memory_bounds_what_is_loaded_together() {
     let big = |bytes| ModelView { memory: bytes, ..inside(model(1.0, 1.0)) };
     let models = [
