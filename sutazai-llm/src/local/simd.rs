@@ -22,6 +22,14 @@ impl Isa {
         *BEST.get_or_init(|| Self::available().next().unwrap_or(Self::Portable))
     }
 
+    /// Whether products of small numbers are made of 16 bits rather than 8.
+    pub(crate) fn wants_wide(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Avx2;
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
     /// All that this processor has, best first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]

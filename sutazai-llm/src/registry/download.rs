@@ -278,10 +278,14 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Writes a small file whole or not at all. Blocks.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half a file would take what room a full disk has left.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     path.parent().map_or(Ok(()), sync_directory)
 }
 

@@ -3,6 +3,11 @@
 //! candle's Q8_0 product has a fast kernel only for rows whose length is a multiple of 256 (SmolLM2-135M has 576), runs
 //! on a pool of threads that belongs to the whole process, and keeps a second, repacked copy of the weights.
 
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use rayon::prelude::*;
 
 use super::nibbles::{Nibbles, Quarter};
@@ -14,7 +19,7 @@ pub(crate) const BLOCK: usize = 32;
 pub(crate) const LANES: usize = 16;
 /// Numbers from which on threads share the work of quantising activations.
 const ALONE: usize = 4096;
-/// Rows of activations that one pass over a tile serves.
+/// Halves of rows of activations that one pass over a tile serves.
 pub(super) const GROUP: usize = 8;
 
 /// 16 rows by 32 columns of weights: four columns of a row lie together, then the next row's four.
@@ -49,8 +54,8 @@ pub(crate) trait Weights: Sync {
     /// Writes the row `lane` as floats.
     fn read(&self, lane: usize, out: &mut [f32]);
 
-    /// The products of a strip of tiles with up to [`GROUP`] rows of activations.
-    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]])
+    /// The products of a strip of tiles with up to [`GROUP`] halves of rows of activations.
+    fn multiply(isa: Isa, tiles: &[Self], rows: Rows<'_>, out: &mut [[f32; LANES]])
     where
         Self: Sized;
 }
@@ -193,8 +198,8 @@ fn strips<T: Weights>(isa: Isa, tiles: &[T], input: &Activations, results: &mut 
     strips.for_each(|(results, tiles)| {
         for (results, tiles) in results.chunks_exact_mut(LANES * count).zip(tiles.chunks_exact(blocks)) {
             let groups = results.as_chunks_mut::<LANES>().0.chunks_mut(GROUP);
-            for (results, rows) in groups.zip(input.blocks.chunks(GROUP * blocks)) {
-                T::multiply(isa, tiles, rows, results);
+            for (group, results) in groups.enumerate() {
+                T::multiply(isa, tiles, input.group(group), results);
             }
         }
     });
@@ -206,6 +211,18 @@ fn strips<T: Weights>(isa: Isa, tiles: &[T], input: &Activations, results: &mut 
 pub(crate) struct Activations {
     blocks_per_row: usize,
     blocks: Vec<Block>,
+    /// The same rows in 16 bits, where a kernel wants them.
+    wide: Vec<WideBlock>,
+}
+
+/// Some rows of activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// In twice 8 bits.
+    pub(super) halves: &'a [Block],
+    /// In 16 bits, where [`Isa::wants_wide`] says so.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
+    wide: &'a [WideBlock],
 }
 
 /// 32 neighbouring values with their scale.
@@ -219,19 +236,51 @@ pub(crate) struct Block {
     pub(crate) total: f32,
 }
 
+/// 32 neighbouring values in 16 bits, with their scale.
+#[derive(Clone)]
+#[repr(C, align(32))]
+pub(crate) struct WideBlock {
+    values: [i16; BLOCK],
+    scale: f32,
+}
+
+/// Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the lowest bits, in registers of every width.
+const ROUND: f32 = 12_582_912.0;
+
+/// The largest magnitude. Magnitudes are in the order of their bits; what is no number is above all, and makes a scale none.
+#[inline(always)]
+fn largest(numbers: &[f32; BLOCK]) -> f32 {
+    let mut most = 0;
+    for number in numbers {
+        most = most.max(number.to_bits() & 0x7fff_ffff);
+    }
+    f32::from_bits(most)
+}
+
+impl WideBlock {
+    const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0 };
+    /// The largest value.
+    const MOST: f32 = 32_767.0;
+
+    #[inline(always)]
+    fn fill(&mut self, numbers: &[f32; BLOCK]) {
+        let most = largest(numbers);
+        let inverse = if most > 0.0 { Self::MOST / most } else { 0.0 };
+        self.scale = most / Self::MOST;
+        for (value, number) in self.values.iter_mut().zip(numbers) {
+            #[allow(clippy::cast_possible_truncation, reason = "the lowest two bytes are the rounded number")]
+            let rounded = (number * inverse + ROUND).to_bits() as u16;
+            *value = rounded.cast_signed();
+        }
+    }
+}
+
 impl Block {
     const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, lowered: 0, total: 0.0 };
 
     #[inline(always)]
     fn fill(&mut self, numbers: &[f32; BLOCK]) {
-        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the lowest bits, in registers of every width.
-        const ROUND: f32 = 12_582_912.0;
-        // Magnitudes are in the order of their bits; what is no number is above all, and makes the scale none.
-        let mut most = 0;
-        for number in numbers {
-            most = most.max(number.to_bits() & 0x7fff_ffff);
-        }
-        let most = f32::from_bits(most);
+        let most = largest(numbers);
         let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
         self.scale = most / 127.0;
         for (value, number) in self.values.iter_mut().zip(numbers) {
@@ -259,18 +308,34 @@ impl Block {
 impl Activations {
     /// Quantises rows of `columns` numbers in place of what was there.
     pub(crate) fn load(&mut self, columns: usize, rows: &[f32]) {
-        self.blocks_per_row = columns / BLOCK;
+        self.load_for(Isa::best(), columns, rows);
+    }
+
+    fn load_for(&mut self, isa: Isa, columns: usize, rows: &[f32]) {
+        let blocks_per_row = columns / BLOCK;
+        self.blocks_per_row = blocks_per_row;
         self.blocks.resize(rows.len() / BLOCK * 2, Block::ZERO);
-        let blocks_per_row = self.blocks_per_row;
+        self.wide.resize(if isa.wants_wide() { rows.len() / BLOCK } else { 0 }, WideBlock::ZERO);
         let split = |(blocks, row): (&mut [Block], &[f32])| {
             let (coarse, fine) = blocks.split_at_mut(blocks_per_row);
             quantise_twice(row, coarse, fine);
         };
+        let widen = |(blocks, row): (&mut [WideBlock], &[f32])| quantise_wide(row, blocks);
         if rows.len() < ALONE {
             self.blocks.chunks_exact_mut(blocks_per_row * 2).zip(rows.chunks_exact(columns)).for_each(split);
+            self.wide.chunks_exact_mut(blocks_per_row).zip(rows.chunks_exact(columns)).for_each(widen);
         } else {
             self.blocks.par_chunks_exact_mut(blocks_per_row * 2).zip(rows.par_chunks_exact(columns)).for_each(split);
+            self.wide.par_chunks_exact_mut(blocks_per_row).zip(rows.par_chunks_exact(columns)).for_each(widen);
         }
+    }
+
+    /// The rows that one pass over a tile serves.
+    fn group(&self, index: usize) -> Rows<'_> {
+        let part = |size: usize, length: usize| (index * size).min(length)..((index + 1) * size).min(length);
+        let halves = part(GROUP * self.blocks_per_row, self.blocks.len());
+        let wide = part(GROUP / 2 * self.blocks_per_row, self.wide.len());
+        Rows { halves: &self.blocks[halves], wide: &self.wide[wide] }
     }
 
     fn rows(&self) -> usize {
@@ -281,6 +346,15 @@ impl Activations {
 multiversioned! {
     /// Numbers to 8 bits, 32 at a time.
     pub(crate) fn quantise(numbers: &[f32], blocks: &mut [Block]) {
+        for (numbers, block) in numbers.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+            block.fill(numbers);
+        }
+    }
+}
+
+multiversioned! {
+    /// Numbers to 16 bits, 32 at a time.
+    pub(crate) fn quantise_wide(numbers: &[f32], blocks: &mut [WideBlock]) {
         for (numbers, block) in numbers.as_chunks::<BLOCK>().0.iter().zip(blocks) {
             block.fill(numbers);
         }
@@ -301,54 +375,38 @@ multiversioned! {
     }
 }
 
-/// Rows of activations at once where registers are 256 bits wide and few.
-#[cfg(target_arch = "x86_64")]
-pub(super) const GROUP_256: usize = 4;
-
 /// The kernels of the module that asks (`x86::vnni512`, `x86::avx2`, `portable`), as this instruction set and this number of rows want them. A macro,
 /// because functions for an instruction set cannot be a trait's.
 macro_rules! multiply_with {
-    ($isa:expr, $tiles:expr, $rows:expr, $out:expr) => {{
-        let (tiles, rows, out) = ($tiles, $rows, $out);
+    ($isa:ident, $tiles:ident, $rows:ident, $out:ident) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code, reason = "the instruction set was detected")]
             // SAFETY: an `Isa` beyond the portable one is only made where the processor has it.
             Isa::Vnni512 => unsafe {
                 const { assert!(super::matrix::GROUP == 8) };
-                match out.len() {
-                    1 => x86::vnni512::<1>(tiles, rows, out),
-                    2 => x86::vnni512::<2>(tiles, rows, out),
-                    3 => x86::vnni512::<3>(tiles, rows, out),
-                    4 => x86::vnni512::<4>(tiles, rows, out),
-                    5 => x86::vnni512::<5>(tiles, rows, out),
-                    6 => x86::vnni512::<6>(tiles, rows, out),
-                    7 => x86::vnni512::<7>(tiles, rows, out),
-                    _ => x86::vnni512::<8>(tiles, rows, out),
+                match $out.len() {
+                    1 => x86::vnni512::<1>($tiles, $rows.halves, $out),
+                    2 => x86::vnni512::<2>($tiles, $rows.halves, $out),
+                    3 => x86::vnni512::<3>($tiles, $rows.halves, $out),
+                    4 => x86::vnni512::<4>($tiles, $rows.halves, $out),
+                    5 => x86::vnni512::<5>($tiles, $rows.halves, $out),
+                    6 => x86::vnni512::<6>($tiles, $rows.halves, $out),
+                    7 => x86::vnni512::<7>($tiles, $rows.halves, $out),
+                    _ => x86::vnni512::<8>($tiles, $rows.halves, $out),
                 }
             },
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code, reason = "the instruction set was detected")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe {
-                const GROUP: usize = super::matrix::GROUP_256;
-                for (out, rows) in out.chunks_mut(GROUP).zip(rows.chunks(tiles.len() * GROUP)) {
-                    if out.len() == GROUP {
-                        x86::avx2::<GROUP>(tiles, rows, out);
-                    } else {
-                        for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                            x86::avx2::<1>(tiles, row, std::slice::from_mut(out));
-                        }
-                    }
-                }
-            },
+            Isa::Avx2 => unsafe { x86::avx2($tiles, $rows, $out) },
             Isa::Portable => {
-                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
-                    portable(tiles, row, out);
+                for (out, row) in $out.iter_mut().zip($rows.halves.chunks_exact($tiles.len())) {
+                    portable($tiles, row, out);
                 }
             }
         }
-    }};
+    };
 }
 pub(super) use multiply_with;
 
@@ -362,7 +420,7 @@ impl Weights for Tile {
     }
 
     #[inline]
-    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
+    fn multiply(isa: Isa, tiles: &[Self], rows: Rows<'_>, out: &mut [[f32; LANES]]) {
         multiply_with!(isa, tiles, rows, out)
     }
 }
@@ -384,94 +442,3 @@ fn portable(tiles: &[Tile], row: &[Block], out: &mut [f32; LANES]) {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{BLOCK, Block, LANES, Tile};
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    #[allow(unsafe_code, reason = "loading a register from a reference of its size")]
-    fn load512<T, const N: usize>(from: &[T; N]) -> __m512i {
-        const { assert!(size_of::<[T; N]>() == 64) };
-        // SAFETY: the reference is to 64 readable bytes, and the load wants no alignment.
-        unsafe { _mm512_loadu_si512(std::ptr::from_ref(from).cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    #[allow(unsafe_code, reason = "loading a register from a reference of its size")]
-    fn load256<T, const N: usize>(from: &[T; N]) -> __m256i {
-        const { assert!(size_of::<[T; N]>() == 32) };
-        // SAFETY: the reference is to 32 readable bytes, and the load wants no alignment.
-        unsafe { _mm256_loadu_si256(std::ptr::from_ref(from).cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    #[allow(unsafe_code, reason = "storing a register to a reference of its size")]
-    pub(super) fn vnni512<const ROWS: usize>(tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
-        let blocks = tiles.len();
-        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
-        // The instruction wants one side unsigned: weights are raised by 128, and 128 times the activations' sum is taken off.
-        let raise = _mm512_set1_epi8(-128);
-        let mut totals = [_mm512_setzero_ps(); ROWS];
-        for (index, tile) in tiles.iter().enumerate() {
-            let mut sums: [__m512i; ROWS] = std::array::from_fn(|row| _mm512_set1_epi32(rows[row][index].lowered));
-            for quad in 0..BLOCK / 4 {
-                let weights = _mm512_xor_si512(load512(&tile.quads[quad]), raise);
-                for row in 0..ROWS {
-                    sums[row] = _mm512_dpbusd_epi32(sums[row], weights, _mm512_set1_epi32(rows[row][index].quad(quad)));
-                }
-            }
-            let scales = _mm512_castsi512_ps(load512(&tile.scales));
-            for row in 0..ROWS {
-                let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[row][index].scale));
-                totals[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[row]), scale, totals[row]);
-            }
-        }
-        for (out, total) in out.iter_mut().zip(totals) {
-            // SAFETY: `out` is 64 writable bytes, and the store wants no alignment.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) };
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    #[allow(unsafe_code, reason = "storing a register to a reference of its size")]
-    pub(super) fn avx2<const ROWS: usize>(tiles: &[Tile], rows: &[Block], out: &mut [[f32; LANES]]) {
-        let blocks = tiles.len();
-        let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
-        let ones = _mm256_set1_epi16(1);
-        for half in 0..2 {
-            let mut totals = [_mm256_setzero_ps(); ROWS];
-            for (index, tile) in tiles.iter().enumerate() {
-                let mut sums = [_mm256_setzero_si256(); ROWS];
-                for quad in 0..BLOCK / 4 {
-                    let weights = load256(&tile.quads[quad].as_chunks::<32>().0[half]);
-                    let magnitudes = _mm256_abs_epi8(weights);
-                    for row in 0..ROWS {
-                        // Signs move to the activations, for one side must be unsigned; 2 * 127 * 127 fits 16 bits.
-                        let values = _mm256_sign_epi8(_mm256_set1_epi32(rows[row][index].quad(quad)), weights);
-                        let pairs = _mm256_maddubs_epi16(magnitudes, values);
-                        sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(pairs, ones));
-                    }
-                }
-                let scales = _mm256_castsi256_ps(load256(&tile.scales.as_chunks::<8>().0[half]));
-                for row in 0..ROWS {
-                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(rows[row][index].scale));
-                    totals[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[row]), scale, totals[row]);
-                }
-            }
-            for (out, total) in out.iter_mut().zip(totals) {
-                // SAFETY: this half of `out` is 32 writable bytes, and the store wants no alignment.
-                unsafe { _mm256_storeu_ps(out.as_chunks_mut::<8>().0[half].as_mut_ptr(), total) };
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Tiles of 4-bit weights, multiplied as the file has them: generation waits for memory, and these are half of what 8 bits take.
 
-use super::matrix::{BLOCK, Block, LANES, Weights, multiply_with};
+use super::matrix::{BLOCK, Block, LANES, Rows, Weights, multiply_with};
 use crate::local::simd::Isa;
 
 /// 16 rows by 32 columns, as in GGUF's Q4_1. A byte holds a number of the first 16 columns and, above it, the one 16 columns on.
@@ -146,7 +146,7 @@ impl Weights for Nibbles {
         }
     }
 
-    fn multiply(isa: Isa, tiles: &[Self], rows: &[Block], out: &mut [[f32; LANES]]) {
+    fn multiply(isa: Isa, tiles: &[Self], rows: Rows<'_>, out: &mut [[f32; LANES]]) {
         multiply_with!(isa, tiles, rows, out)
     }
 }
@@ -175,7 +175,7 @@ fn portable(tiles: &[Nibbles], row: &[Block], out: &mut [f32; LANES]) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Block, LANES, Nibbles};
+    use super::{BLOCK, Block, LANES, Nibbles, Rows};
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -215,10 +215,30 @@ mod x86 {
         }
     }
 
+    /// How far ahead weights are asked for, in bytes.
+    const AHEAD: usize = 4 * size_of::<Nibbles>();
+
+    /// Rows of activations at once: registers are few.
+    const ROWS_256: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn avx2(tiles: &[Nibbles], rows: Rows<'_>, out: &mut [[f32; LANES]]) {
+        for (out, rows) in out.chunks_mut(ROWS_256).zip(rows.halves.chunks(tiles.len() * ROWS_256)) {
+            if out.len() == ROWS_256 {
+                bytes256::<ROWS_256>(tiles, rows, out);
+            } else {
+                for (out, row) in out.iter_mut().zip(rows.chunks_exact(tiles.len())) {
+                    bytes256::<1>(tiles, row, std::slice::from_mut(out));
+                }
+            }
+        }
+    }
+
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     #[allow(unsafe_code, reason = "loading and storing registers by references of their size")]
-    pub(super) fn avx2<const ROWS: usize>(tiles: &[Nibbles], rows: &[Block], out: &mut [[f32; LANES]]) {
+    fn bytes256<const ROWS: usize>(tiles: &[Nibbles], rows: &[Block], out: &mut [[f32; LANES]]) {
         let blocks = tiles.len();
         let rows: [&[Block]; ROWS] = std::array::from_fn(|row| &rows[row * blocks..(row + 1) * blocks]);
         let (ones, mask) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
@@ -227,6 +247,9 @@ mod x86 {
             for (index, tile) in tiles.iter().enumerate() {
                 let mut sums = [_mm256_setzero_si256(); ROWS];
                 for (quad, pair) in tile.pairs.iter().enumerate() {
+                    if half == 0 {
+                        _mm_prefetch::<_MM_HINT_T0>(pair.as_ptr().wrapping_add(AHEAD).cast());
+                    }
                     let pair = &pair.as_chunks::<32>().0[half];
                     // SAFETY: the reference is to 32 readable bytes, and the load wants no alignment.
                     let both = unsafe { _mm256_loadu_si256(std::ptr::from_ref(pair).cast()) };

@@ -30,7 +30,8 @@ pub(super) async fn run(names: &[String], runs: u32, settings: &Settings, out: O
     for model in models {
         match measure(&reach, model, runs).await {
             Ok(result) => {
-                results.put(result.clone()).await?;
+                // What took minutes to find out is shown even where it cannot be kept.
+                failures.extend(results.put(result.clone()).await.err().map(Failure::from));
                 measured.push(result);
             }
             Err(error) => failures.push(Failure::from(error)),

@@ -15,7 +15,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 fn product(isa: Isa, matrix: &Matrix, input: &[f32]) -> Vec<f32> {
     let (mut activations, mut scratch) = (Activations::default(), Vec::new());
-    activations.load(matrix.columns, input);
+    activations.load_for(isa, matrix.columns, input);
     let mut out = vec![f32::NAN; input.len() / matrix.columns * matrix.rows];
     matrix.times_with(isa, &activations, &mut scratch, &mut out);
     out
@@ -35,13 +35,18 @@ fn every_kernel_agrees_with_candle_and_with_itself_in_any_batch() {
         let tensor = Tensor::from_slice(&weights, (rows, columns), &Device::Cpu).unwrap();
         let candle = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
         let floats = candle.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let mut held = vec![0.0; rows * columns];
+        held.chunks_mut(columns).enumerate().for_each(|(index, row)| matrix.read_row(index, row));
         for count in [1, 2, 3, 4, 5, 6, 7, 8, 13] {
             let input = numbers(count * columns, 2);
-            let expected: Vec<f32> = input.chunks(columns).flat_map(|input| exact(&floats, input)).collect();
+            let of =
+                |weights: &[f32]| -> Vec<f32> { input.chunks(columns).flat_map(|row| exact(weights, row)).collect() };
+            let (expected, held) = (of(&floats), of(&held));
             for isa in Isa::available() {
                 let found = product(isa, &matrix, &input);
-                for (found, expected) in found.iter().zip(&expected) {
+                for ((found, expected), held) in found.iter().zip(&expected).zip(&held) {
                     assert!((found - expected).abs() < 0.02, "{isa:?} {rows}x{columns}: {found} is not {expected}");
+                    assert!((found - held).abs() < 0.002, "{isa:?} {rows}x{columns}: {found} is not {held}");
                 }
                 let alone: Vec<f32> = input.chunks(columns).flat_map(|row| product(isa, &matrix, row)).collect();
                 assert_eq!(found, alone, "{isa:?}");
