@@ -20,6 +20,15 @@ impl TaskId {
         Self(Uuid::from_u64_pair(high, low))
     }
 
+    /// Before every id that is made at this moment or later: ids begin with their time, so that an index of ids leads straight to what is old. No task's own.
+    #[must_use]
+    pub fn first_at(moment: Timestamp) -> Self {
+        let mut id = [0; 16];
+        // The time has 48 bits.
+        id[..6].copy_from_slice(&moment.as_millis().clamp(0, (1 << 48) - 1).to_be_bytes()[2..]);
+        Self::from_bytes(id)
+    }
+
     /// From a moment and bits that stand for what the id is derived from.
     pub(crate) fn from_hash(at: Timestamp, hash: [u8; 32]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, ..] = hash;

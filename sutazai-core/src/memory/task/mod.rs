@@ -105,13 +105,6 @@ impl MemoryTaskStore {
     }
 }
 
-/// Before every id that is made at `at` or later: ids begin with their time of creation.
-fn first_of(at: Timestamp) -> TaskId {
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&at.as_millis().clamp(0, (1 << 48) - 1).to_be_bytes()[2..]);
-    TaskId::from_bytes(id)
-}
-
 fn fits(query: &TaskQuery, task: &Task) -> bool {
     query.state.is_none_or(|state| task.state == state)
         && query.agent.as_deref().is_none_or(|agent| *task.agent == *agent)
@@ -300,7 +293,7 @@ impl TaskStore for MemoryTaskStore {
 
     async fn ended(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Vec<Ended>> {
         let state = self.open()?;
-        let end = first_of(created_before);
+        let end = TaskId::first_at(created_before);
         if after.is_some_and(|after| after >= end) {
             return Ok(Vec::new()); // a range that ends before it begins
         }

@@ -68,15 +68,6 @@ pub(super) async fn remember(
     Ok(!lease.rows(safe(sql), text.arguments).await?.is_empty())
 }
 
-/// Below every id that was made at that moment or later: they begin with their time, so that an index leads straight to what is old.
-fn first_of(moment: Timestamp) -> Uuid {
-    let mut id = [0; 16];
-    // The time has 48 bits.
-    let millis = moment.as_millis().clamp(0, (1 << 48) - 1);
-    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-    Uuid::from_bytes(id)
-}
-
 pub(super) async fn ended(
     lease: &mut Lease,
     after: Option<TaskId>,
@@ -87,7 +78,7 @@ pub(super) async fn ended(
     text.add(after.map_or(Uuid::nil(), uuid))?;
     text.add(created_before.as_millis())?;
     text.add(limit(most))?;
-    text.add(first_of(created_before))?;
+    text.add(uuid(TaskId::first_at(created_before)))?;
     let sql = "SELECT id, state, finished_at FROM tasks \
                WHERE id > $1 AND id < $4 AND created_at < $2 AND state IN ('completed', 'failed', 'cancelled') ORDER BY id LIMIT $3";
     let ended = |row: &sqlx::postgres::PgRow| {
@@ -141,7 +132,7 @@ pub(super) async fn forget_keys(lease: &mut Lease, now: Timestamp) -> Result<u64
     loop {
         let mut text = Text::default();
         text.add(after)?;
-        text.add(first_of(Timestamp::from_millis(until)))?;
+        text.add(uuid(TaskId::first_at(Timestamp::from_millis(until))))?;
         text.add(FORGET)?;
         text.add(until)?;
         text.add(now.as_millis())?;

@@ -5,13 +5,12 @@ use sutazai_core::{
     Payload,
     clock::{Clock, SystemClock, Timestamp},
     store::{KEY_LIFE, Recalled},
-    task::IdempotencyKey,
+    task::{IdempotencyKey, TaskId},
 };
 
 use super::{
     error::Result,
     read::Readers,
-    retention::first_id,
     row::{Columns, payload},
     write::{alone, arguments, rows},
 };
@@ -80,12 +79,11 @@ pub(super) async fn forget(writer: &Writer, now: Timestamp) -> Result<u64> {
             break;
         }
     }
-    // Ids begin with their time of creation, so the index leads straight to the keys that are old enough.
-    let oldest_kept = first_id(now.minus(KEY_LIFE));
+    let oldest_kept = TaskId::first_at(now.minus(KEY_LIFE));
     let mut after = Vec::new();
     loop {
         let mut lease = writer.lease().await?;
-        match forget_some(&mut lease, &after, &oldest_kept, now).await {
+        match forget_some(&mut lease, &after, oldest_kept.as_bytes(), now).await {
             Ok((deleted, last)) => {
                 forgotten += deleted;
                 match last {

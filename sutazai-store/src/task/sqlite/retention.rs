@@ -26,7 +26,7 @@ impl Readers {
     pub(super) async fn ended(&self, after: Option<TaskId>, before: Timestamp, most: usize) -> Result<Vec<Ended>> {
         let arguments = arguments(|arguments| {
             arguments.add(after.as_ref().map_or(&[][..], |id| &id.as_bytes()[..]))?;
-            arguments.add(&first_id(before)[..])?;
+            arguments.add(&TaskId::first_at(before).as_bytes()[..])?;
             arguments.add(before.as_millis())?;
             arguments.add(limit(most))
         })?;
@@ -123,11 +123,4 @@ async fn purge_some(lease: &mut Lease, ids: &[TaskId], now: Timestamp) -> Result
     rows(lease, AssertSqlSafe(format!("DELETE FROM tasks WHERE id IN {list}")), arguments).await?;
     lease.commit().await?;
     Ok(ended.len() as u64)
-}
-
-/// Before every id that is made at `at` or later: ids begin with their time of creation.
-pub(super) fn first_id(at: Timestamp) -> [u8; 16] {
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&at.as_millis().clamp(0, (1 << 48) - 1).to_be_bytes()[2..]);
-    id
 }
