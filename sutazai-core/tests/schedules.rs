@@ -121,21 +121,21 @@ async fn a_change_under_a_key_is_stored_with_its_answer_or_not_at_all() {
     let kept = |revision: u64, paused: bool| Recalled::Answered(Payload::of(&(revision, paused)).unwrap());
     let schedule = |name: &str| Schedule::new(name, Timing::Every { every_ms: 60_000 }, task("a"));
 
-    engine.put_schedule_keyed(schedule("s"), false, key("put"), answer).await.unwrap();
+    engine.put_schedule_keyed(schedule("s"), false, Some(key("put")), answer).await.unwrap();
     assert_eq!(store.recall(&key("put")).await.unwrap(), kept(0, false), "nobody but the change has kept it");
-    let refused = engine.put_schedule_keyed(schedule("t"), false, key("put"), answer).await.unwrap_err();
+    let refused = engine.put_schedule_keyed(schedule("t"), false, Some(key("put")), answer).await.unwrap_err();
     assert_eq!(refused.code(), "idempotency_conflict");
     assert_eq!(store.schedule("t").await.unwrap(), None);
-    let refused = engine.pause_schedule_keyed("s", true, key("put"), answer).await.unwrap_err();
+    let refused = engine.pause_schedule_keyed("s", true, Some(key("put")), answer).await.unwrap_err();
     assert_eq!(refused.code(), "idempotency_conflict");
     assert!(!engine.schedule("s").await.unwrap().paused);
 
     for (name, kept) in [("pause", kept(1, true)), ("once more", kept(1, true))] {
-        engine.pause_schedule_keyed("s", true, key(name), answer).await.unwrap();
+        engine.pause_schedule_keyed("s", true, Some(key(name)), answer).await.unwrap();
         assert_eq!(store.recall(&key(name)).await.unwrap(), kept, "also where nothing changes");
     }
     let wrong = |_: &ScheduleRecord| Err(Error::new(ErrorKind::Internal, "no answer"));
-    engine.pause_schedule_keyed("s", false, key("wrong"), wrong).await.unwrap_err();
+    engine.pause_schedule_keyed("s", false, Some(key("wrong")), wrong).await.unwrap_err();
     assert!(engine.schedule("s").await.unwrap().paused);
     assert_eq!(store.recall(&key("wrong")).await.unwrap(), Recalled::New);
 }

@@ -240,16 +240,17 @@ impl Orchestrator {
         schedules::put(&self.inner, schedule, replace, None).await
     }
 
-    /// Like [`Orchestrator::put_schedule`], under an idempotency key: what `answer` makes of the schedule is kept under it in the same commit. A key that was used
+    /// Like [`Orchestrator::put_schedule`], under an idempotency key if there is one: what `answer` makes of the schedule is kept under it in the same commit. A key that was used
     /// is `idempotency_conflict`, also for the same request: [`TaskStore::recall`] has the answer.
     pub async fn put_schedule_keyed(
         &self,
         schedule: Schedule,
         replace: bool,
-        key: IdempotencyKey,
+        key: Option<IdempotencyKey>,
         answer: impl Fn(&ScheduleRecord) -> Result<Payload> + Send + Sync,
     ) -> Result<ScheduleRecord> {
-        schedules::put(&self.inner, schedule, replace, Some(&Note { key, answer: &answer })).await
+        let note = key.map(|key| Note { key, answer: &answer });
+        schedules::put(&self.inner, schedule, replace, note.as_ref()).await
     }
 
     /// The schedule called `name`; an unknown one is `schedule_not_found`.
@@ -277,10 +278,11 @@ impl Orchestrator {
         &self,
         name: &str,
         paused: bool,
-        key: IdempotencyKey,
+        key: Option<IdempotencyKey>,
         answer: impl Fn(&ScheduleRecord) -> Result<Payload> + Send + Sync,
     ) -> Result<ScheduleRecord> {
-        schedules::pause(&self.inner, name, paused, Some(&Note { key, answer: &answer })).await
+        let note = key.map(|key| Note { key, answer: &answer });
+        schedules::pause(&self.inner, name, paused, note.as_ref()).await
     }
 
     /// Submits a schedule's task now, whatever the schedule says.

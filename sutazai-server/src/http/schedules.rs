@@ -65,10 +65,8 @@ pub(super) async fn create(State(state): State<AppState>, key: IdempotencyKey, b
     };
     let (engine, noted) = (state.orchestrator(), key.clone());
     let work = async move {
-        let record = match noted {
-            Some(key) => engine.put_schedule_keyed(schedule, false, key, |record| Payload::of(&kept(record)?)).await?,
-            None => engine.put_schedule(schedule, false).await?,
-        };
+        let answer = |record: &ScheduleRecord| Payload::of(&kept(record)?);
+        let record = engine.put_schedule_keyed(schedule, false, noted, answer).await?;
         Ok::<_, Problem>(kept(&record)?)
     };
     once_noted(&state, key, work).await
@@ -189,10 +187,8 @@ async fn set_paused(state: &AppState, name: &str, key: &IdempotencyKey, paused: 
     let kept = |record: &ScheduleRecord| Kept::new(StatusCode::OK, &ScheduleView::from(record));
     let (engine, noted) = (state.orchestrator(), key.clone());
     let work = async move {
-        let record = match noted {
-            Some(key) => engine.pause_schedule_keyed(name, paused, key, |record| Payload::of(&kept(record)?)).await?,
-            None => engine.pause_schedule(name, paused).await?,
-        };
+        let answer = |record: &ScheduleRecord| Payload::of(&kept(record)?);
+        let record = engine.pause_schedule_keyed(name, paused, noted, answer).await?;
         Ok::<_, Problem>(kept(&record)?)
     };
     once_noted(state, key, work).await
