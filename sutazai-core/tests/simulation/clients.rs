@@ -7,7 +7,7 @@ use sutazai_core::{
     engine::{Requeue, Resolution, Submitted},
     prelude::*,
     schedule::{CatchUp, Overlap, Schedule, TaskTemplate, Timing},
-    store::TaskStore,
+    store::{Recalled, ScheduleRecord, TaskStore},
     task::{IdempotencyKey, TaskId},
 };
 
@@ -216,7 +216,7 @@ pub async fn follow(world: Arc<World>) {
 /// The schedules of a simulation: the first makes up for all and lets its tasks queue, so that each moment has its task.
 pub const SCHEDULES: [&str; 2] = ["all", "other"];
 
-/// Makes the schedules.
+/// Makes the schedules, and stops one of them for a while.
 pub async fn schedule(world: Arc<World>) {
     for name in SCHEDULES {
         let (every_ms, other) = world.draw(|rng| (rng.u64(300..3_000), rng.u32(0..3)));
@@ -235,15 +235,41 @@ pub async fn schedule(world: Arc<World>) {
             (_, 1) => (CatchUp::None, Overlap::Queue),
             _ => (CatchUp::Last, Overlap::Cancel),
         };
-        let put = |engine: Orchestrator| {
+        let put = |engine: Orchestrator, key| {
             let schedule = schedule.clone();
-            async move { engine.put_schedule(schedule, false).await.map(drop) }
+            async move { engine.put_schedule_keyed(schedule, false, Some(key), answer).await }
         };
-        let settled = |answer: Result<()>| match answer {
-            Err(error) if error.code() == "schedule_exists" => Some(()),
-            answer => accepted(&world, answer),
+        change(&world, name, "put", put).await;
+    }
+    for (operation, paused) in [("pause", true), ("resume", false)] {
+        tokio::time::sleep(ms(world.draw(|rng| rng.u64(0..2_000)))).await;
+        let pause = |engine: Orchestrator, key| async move {
+            engine.pause_schedule_keyed("other", paused, Some(key), answer).await
         };
-        world.insist(put, settled).await;
+        change(&world, "other", operation, pause).await;
+    }
+}
+
+fn answer(record: &ScheduleRecord) -> Result<Payload> {
+    Payload::of(&record.schedule.name)
+}
+
+/// Asks for a change of a schedule until it is acknowledged: then the schedule is stored, and the answer under the key.
+async fn change<F>(world: &World, name: &str, operation: &str, ask: impl Fn(Orchestrator, IdempotencyKey) -> F)
+where
+    F: Future<Output = Result<ScheduleRecord>> + Send + 'static,
+{
+    let key = IdempotencyKey::new("schedules", format!("{operation} {name}"), operation, &Payload::null()).unwrap();
+    // Who asks again is told so.
+    let settled = |answer: Result<ScheduleRecord>| match answer {
+        Err(error) if ["schedule_exists", "idempotency_conflict"].contains(&error.code()) => Some(()),
+        answer => accepted(world, answer).map(drop),
+    };
+    world.insist(|engine| ask(engine, key.clone()), settled).await;
+    let kept = Recalled::Answered(Payload::of(&name).unwrap());
+    if now(world.memory.recall(&key)) != kept || now(world.memory.schedule(name)).is_none() {
+        let found = || format!("the {operation} of {name} was acknowledged, and is not stored with its answer");
+        world.checker().violated(Rule::Kept, found);
     }
 }
 
