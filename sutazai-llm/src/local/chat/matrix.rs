@@ -124,6 +124,12 @@ impl Matrix {
         self.rows
     }
 
+    /// Whether products by this instruction set are made of activations in twice 8 bits, and of ones in 16.
+    fn wants(&self, isa: Isa) -> (bool, bool) {
+        let wide = |part: &Part| isa.wants_wide() && matches!(part.tiles, Tiles::Eight(_));
+        (!self.parts.iter().all(wide), self.parts.iter().any(wide))
+    }
+
     /// Writes row `index` as floats.
     pub(crate) fn read_row(&self, index: usize, out: &mut [f32]) {
         let mut index = index;
@@ -150,11 +156,11 @@ impl Matrix {
 
     fn times_with(&self, isa: Isa, input: &Activations, scratch: &mut Vec<f32>, out: &mut [f32]) {
         debug_assert_eq!(input.blocks_per_row * BLOCK, self.columns);
-        debug_assert_eq!(out.len(), input.rows() * self.rows);
+        debug_assert_eq!(out.len(), input.rows * self.rows);
         if out.is_empty() {
             return;
         }
-        let count = input.rows() * 2;
+        let count = input.rows * 2;
         // Threads write whole tiles of results; one pass afterwards puts them in order.
         scratch.resize(self.rows.div_ceil(LANES) * LANES * count, 0.0);
         let mut results = scratch.as_mut_slice();
@@ -192,7 +198,7 @@ fn read(tiles: &[impl Weights], lane: usize, out: &mut [f32]) {
 
 /// The products of all strips of tiles with all rows, strip by strip.
 fn strips<T: Weights>(isa: Isa, tiles: &[T], input: &Activations, results: &mut [f32]) {
-    let (blocks, count) = (input.blocks_per_row, input.rows() * 2);
+    let (blocks, count) = (input.blocks_per_row, input.rows * 2);
     let strip = (tiles.len() / blocks).div_ceil(rayon::current_num_threads() * 4).max(1);
     let strips = results.par_chunks_mut(strip * LANES * count).zip(tiles.par_chunks(strip * blocks));
     strips.for_each(|(results, tiles)| {
@@ -205,13 +211,14 @@ fn strips<T: Weights>(isa: Isa, tiles: &[T], input: &Activations, results: &mut 
     });
 }
 
-/// Rows of activations in twice 8 bits: each row is followed by what the first 8 bits left of it, so that a product is as exact as its weights. With 8
-/// bits alone, as llama.cpp has them, the likeliest token is another one wherever two are nearly as likely.
+/// Rows of activations, in what the products of a matrix want: twice 8 bits, 16, or both. So a product is as exact as its weights: with 8 bits alone, as
+/// llama.cpp has them, the likeliest token is another one wherever two are nearly as likely.
 #[derive(Default)]
 pub(crate) struct Activations {
     blocks_per_row: usize,
-    blocks: Vec<Block>,
-    /// The same rows in 16 bits, where a kernel wants them.
+    rows: usize,
+    /// Each row is followed by what the first 8 bits left of it.
+    halves: Vec<Block>,
     wide: Vec<WideBlock>,
 }
 
@@ -220,7 +227,7 @@ pub(crate) struct Activations {
 pub(crate) struct Rows<'a> {
     /// In twice 8 bits.
     pub(super) halves: &'a [Block],
-    /// In 16 bits, where [`Isa::wants_wide`] says so.
+    /// In 16 bits.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
     wide: &'a [WideBlock],
 }
@@ -306,26 +313,27 @@ impl Block {
 }
 
 impl Activations {
-    /// Quantises rows of `columns` numbers in place of what was there.
-    pub(crate) fn load(&mut self, columns: usize, rows: &[f32]) {
-        self.load_for(Isa::best(), columns, rows);
+    /// Quantises rows for the products of `matrix` with them, in place of what was there.
+    pub(crate) fn load(&mut self, matrix: &Matrix, rows: &[f32]) {
+        self.load_for(Isa::best(), matrix, rows);
     }
 
-    fn load_for(&mut self, isa: Isa, columns: usize, rows: &[f32]) {
-        let blocks_per_row = columns / BLOCK;
-        self.blocks_per_row = blocks_per_row;
-        self.blocks.resize(rows.len() / BLOCK * 2, Block::ZERO);
-        self.wide.resize(if isa.wants_wide() { rows.len() / BLOCK } else { 0 }, WideBlock::ZERO);
+    fn load_for(&mut self, isa: Isa, matrix: &Matrix, rows: &[f32]) {
+        let (columns, blocks_per_row) = (matrix.columns, matrix.columns / BLOCK);
+        (self.blocks_per_row, self.rows) = (blocks_per_row, rows.len() / columns);
+        let (halves, wide) = matrix.wants(isa);
+        self.halves.resize(if halves { self.rows * blocks_per_row * 2 } else { 0 }, Block::ZERO);
+        self.wide.resize(if wide { self.rows * blocks_per_row } else { 0 }, WideBlock::ZERO);
         let split = |(blocks, row): (&mut [Block], &[f32])| {
             let (coarse, fine) = blocks.split_at_mut(blocks_per_row);
             quantise_twice(row, coarse, fine);
         };
         let widen = |(blocks, row): (&mut [WideBlock], &[f32])| quantise_wide(row, blocks);
         if rows.len() < ALONE {
-            self.blocks.chunks_exact_mut(blocks_per_row * 2).zip(rows.chunks_exact(columns)).for_each(split);
+            self.halves.chunks_exact_mut(blocks_per_row * 2).zip(rows.chunks_exact(columns)).for_each(split);
             self.wide.chunks_exact_mut(blocks_per_row).zip(rows.chunks_exact(columns)).for_each(widen);
         } else {
-            self.blocks.par_chunks_exact_mut(blocks_per_row * 2).zip(rows.par_chunks_exact(columns)).for_each(split);
+            self.halves.par_chunks_exact_mut(blocks_per_row * 2).zip(rows.par_chunks_exact(columns)).for_each(split);
             self.wide.par_chunks_exact_mut(blocks_per_row).zip(rows.par_chunks_exact(columns)).for_each(widen);
         }
     }
@@ -333,13 +341,9 @@ impl Activations {
     /// The rows that one pass over a tile serves.
     fn group(&self, index: usize) -> Rows<'_> {
         let part = |size: usize, length: usize| (index * size).min(length)..((index + 1) * size).min(length);
-        let halves = part(GROUP * self.blocks_per_row, self.blocks.len());
+        let halves = part(GROUP * self.blocks_per_row, self.halves.len());
         let wide = part(GROUP / 2 * self.blocks_per_row, self.wide.len());
-        Rows { halves: &self.blocks[halves], wide: &self.wide[wide] }
-    }
-
-    fn rows(&self) -> usize {
-        self.blocks.len() / (self.blocks_per_row * 2).max(1)
+        Rows { halves: &self.halves[halves], wide: &self.wide[wide] }
     }
 }
 

@@ -133,7 +133,7 @@ impl Sessions for Running<'_> {
             .collect();
         for (index, layer) in self.model.layers.iter().enumerate() {
             normalise(hidden, &layer.attention_norm, epsilon, normed);
-            activations.load(width, normed);
+            activations.load(&layer.attention_in, normed);
             wide.resize(count * layer.attention_in.rows(), 0.0);
             layer.attention_in.times(activations, tiles, wide);
             layer.prepare(wide, epsilon);
@@ -143,12 +143,12 @@ impl Sessions for Running<'_> {
                 parts.iter().any(|part| part.session == session).then(|| &mut caches[index])
             });
             attend(layer.heads, parts, caches, rotations, wide, &mut mixed[..count * asking]);
-            activations.load(asking, &mixed[..count * asking]);
+            activations.load(&layer.attention_out, &mixed[..count * asking]);
             layer.attention_out.times(activations, tiles, product);
             settle(hidden, product, layer.attention_after.as_deref(), epsilon, normed);
 
             normalise(hidden, &layer.forward_norm, epsilon, normed);
-            activations.load(width, normed);
+            activations.load(&layer.forward_in, normed);
             wide.resize(count * layer.forward_in.rows(), 0.0);
             layer.forward_in.times(activations, tiles, wide);
             let gated = &mut mixed[..count * inner];
@@ -156,7 +156,7 @@ impl Sessions for Running<'_> {
                 let (gate, up) = wide.split_at(inner);
                 (family.gate)(gate, up, gated);
             });
-            activations.load(inner, gated);
+            activations.load(&layer.forward_out, gated);
             layer.forward_out.times(activations, tiles, product);
             settle(hidden, product, layer.forward_after.as_deref(), epsilon, normed);
         }
@@ -173,7 +173,7 @@ impl Sessions for Running<'_> {
         }
         logits.resize(wanted * vocabulary, 0.0);
         if wanted > 0 {
-            activations.load(width, &normed[..wanted * width]);
+            activations.load(&self.model.output, &normed[..wanted * width]);
             self.model.output.times(activations, tiles, logits);
         }
         if let Some(cap) = cap {

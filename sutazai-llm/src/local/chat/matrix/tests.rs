@@ -15,7 +15,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 fn product(isa: Isa, matrix: &Matrix, input: &[f32]) -> Vec<f32> {
     let (mut activations, mut scratch) = (Activations::default(), Vec::new());
-    activations.load_for(isa, matrix.columns, input);
+    activations.load_for(isa, matrix, input);
     let mut out = vec![f32::NAN; input.len() / matrix.columns * matrix.rows];
     matrix.times_with(isa, &activations, &mut scratch, &mut out);
     out
