@@ -15,7 +15,7 @@ use sutazai_core::{
 use sutazai_llm::openai::{OpenAiChat, OpenAiEmbedding};
 use sutazai_testing::LlamaCpp;
 
-use super::{CONTEXT, Found, MODEL, Outcome, case, client, config, conformance, greedy};
+use super::{CONTEXT, Found, MODEL, Outcome, cancelled, case, client, config, conformance, greedy, misnamed};
 
 /// What of the suite it breaks, and why.
 const BROKEN: [(&str, &str); 3] = [
@@ -109,14 +109,7 @@ async fn schema(found: Found) -> Outcome {
 }
 
 async fn unknown(found: Found) -> Outcome {
-    let client = client(shared(&found)?);
-    assert_eq!(client.models().await?, [MODEL]);
-    let nobody = OpenAiChat::new(client, config("nobody"));
-    assert!(!nobody.complete(greedy("Hi", 4)).await?.text.is_empty());
-    // So it takes the list to find a wrong name.
-    let error = nobody.ready().await.unwrap_err();
-    assert_eq!((error.code(), error.subject()), ("model_not_found", "nobody"));
-    Ok(())
+    misnamed(shared(&found)?).await
 }
 
 async fn in_turn(found: Found) -> Outcome {
@@ -135,15 +128,7 @@ async fn in_turn(found: Found) -> Outcome {
 }
 
 async fn cancel(found: Found) -> Outcome {
-    let model = plain(shared(&found)?);
-    let mut answer = model.chat(greedy("Write a very long story about a ship.", 800)).await?;
-    assert!(matches!(answer.next().await, Some(Ok(ChatEvent::Text(_)))));
-    drop(answer);
-    let began = Instant::now();
-    model.complete(greedy("Hi", 1)).await?;
-    let waited = began.elapsed();
-    assert!(waited < Duration::from_secs(2), "the next caller waited for {waited:?}");
-    Ok(())
+    cancelled(plain(shared(&found)?), Duration::from_secs(2)).await
 }
 
 /// As it is started by default, whatever is asked ends the answer under way, which then says that it is whole: without a reason, it is not.

@@ -14,13 +14,18 @@ mod own;
 #[path = "../smollm2/mod.rs"]
 mod smollm2;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures_util::StreamExt;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use smollm2::MODEL;
 use sutazai_core::{
     conformance::chat,
-    model::{ChatRequest, Sampling},
+    model::{ChatEvent, ChatModel, ChatModelExt, ChatRequest, Sampling},
 };
 use sutazai_llm::openai::{OpenAiChat, OpenAiChatConfig, OpenAiClient};
 use sutazai_testing::{LlamaCpp, trial};
@@ -97,4 +102,28 @@ fn config(name: &str) -> OpenAiChatConfig {
 
 fn greedy(question: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest { sampling: Sampling::GREEDY, max_tokens: Some(max_tokens), ..ChatRequest::ask(question) }
+}
+
+/// A dropped answer leaves the server to the next caller, who waits for less than `bound`.
+async fn cancelled(model: OpenAiChat, bound: Duration) -> Outcome {
+    let mut answer = model.chat(greedy("Write a very long story about a ship.", 800)).await?;
+    assert!(matches!(answer.next().await, Some(Ok(ChatEvent::Text(_)))));
+    drop(answer);
+    let began = Instant::now();
+    model.complete(greedy("Hi", 1)).await?;
+    let waited = began.elapsed();
+    assert!(waited < bound, "the next caller waited for {waited:?}");
+    Ok(())
+}
+
+/// A server answers under whatever name it is asked.
+async fn misnamed(server: &LlamaCpp) -> Outcome {
+    let client = client(server);
+    assert_eq!(client.models().await?, [MODEL]);
+    let nobody = OpenAiChat::new(client, config("nobody"));
+    assert!(!nobody.complete(greedy("Hi", 4)).await?.text.is_empty());
+    // So it takes the list to find a wrong name.
+    let error = nobody.ready().await.unwrap_err();
+    assert_eq!((error.code(), error.subject()), ("model_not_found", "nobody"));
+    Ok(())
 }

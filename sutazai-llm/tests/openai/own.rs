@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::StreamExt;
@@ -19,7 +19,7 @@ use sutazai_core::{
 use sutazai_llm::openai::{OpenAiChat, OpenAiEmbedding};
 use sutazai_testing::LlamaCpp;
 
-use super::{CONTEXT, Found, MODEL, Outcome, case, client, config, conformance, greedy};
+use super::{CONTEXT, Found, MODEL, Outcome, cancelled, case, client, config, conformance, greedy, misnamed};
 
 pub(super) fn trials(found: &Result<Found, String>) -> Vec<Trial> {
     let mut trials = conformance("llama_cpp", found, |found| Ok(model(chatting(found)?)), &[]);
@@ -113,15 +113,7 @@ async fn nonsense(found: Found) -> Outcome {
 }
 
 async fn cancel(found: Found) -> Outcome {
-    let model = model(chatting(&found)?);
-    let mut answer = model.chat(greedy("Write a very long story about a ship.", 800)).await?;
-    assert!(matches!(answer.next().await, Some(Ok(ChatEvent::Text(_)))));
-    drop(answer);
-    let began = Instant::now();
-    model.complete(greedy("Hi", 1)).await?;
-    let waited = began.elapsed();
-    assert!(waited < Duration::from_secs(3), "the next caller waited for {waited:?}");
-    Ok(())
+    cancelled(model(chatting(&found)?), Duration::from_secs(3)).await
 }
 
 /// So small a model calls none.
@@ -144,14 +136,7 @@ async fn tools(found: Found) -> Outcome {
 }
 
 async fn unknown(found: Found) -> Outcome {
-    let client = client(chatting(&found)?);
-    assert_eq!(client.models().await?, [MODEL]);
-    let nobody = OpenAiChat::new(client, config("nobody"));
-    assert!(!nobody.complete(greedy("Hi", 4)).await?.text.is_empty());
-    // So it takes the list to find a wrong name.
-    let error = nobody.ready().await.unwrap_err();
-    assert_eq!((error.code(), error.subject()), ("model_not_found", "nobody"));
-    Ok(())
+    misnamed(chatting(&found)?).await
 }
 
 async fn embeddings(found: Found) -> Outcome {
