@@ -26,7 +26,7 @@ const AHEAD: usize = 2;
 /// An embedding model that runs in this process: a BERT, or one of nomic's kind, which turns heads by their positions and has gates. A vector is the
 /// mean over a text's tokens. What a model wants to see before a text, such as `search_query: `, is the caller's to put there.
 ///
-/// Its weights are loaded on the first call, on a thread of its own, and stay in memory while this value lives. Callers at the same time are served
+/// Its weights are loaded on the first call, on a thread of its own, and stay in memory until they are [unloaded](EmbeddingModel::unload). Callers at the same time are served
 /// in common batches.
 #[derive(Clone, Debug)]
 pub struct LocalEmbedding {
@@ -80,6 +80,14 @@ impl EmbeddingModel for LocalEmbedding {
             vectors[index] = vector;
         }
         Ok(Embeddings { vectors, tokens })
+    }
+
+    async fn load(&self) -> Result<()> {
+        self.worker.load(self.store.installed(&self.info.name).await?).await
+    }
+
+    async fn unload(&self) -> Result<()> {
+        self.worker.unload().await
     }
 }
 

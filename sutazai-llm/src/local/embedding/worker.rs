@@ -31,7 +31,14 @@ pub(super) struct Worker {
     loaded: std::sync::Arc<AtomicBool>,
 }
 
-struct Job {
+enum Job {
+    Embed(Texts),
+    Load { files: Installed, done: oneshot::Sender<Result<()>> },
+    Unload { done: oneshot::Sender<Result<()>> },
+}
+
+/// A batch of one caller.
+struct Texts {
     texts: Vec<String>,
     files: Option<Installed>,
     answer: oneshot::Sender<Result<Embeddings>>,
@@ -49,11 +56,30 @@ impl Worker {
 
     /// The vectors of `texts`, in order. `files` says where the weights are while they are not loaded.
     pub(super) async fn embed(&self, texts: Vec<String>, files: Option<Installed>) -> Result<Embeddings> {
+        self.answered(|answer| Job::Embed(Texts { texts, files, answer })).await
+    }
+
+    /// Brings the weights into memory unless they are there.
+    pub(super) async fn load(&self, files: Installed) -> Result<()> {
+        self.answered(|done| Job::Load { files, done }).await
+    }
+
+    /// Gives the memory of the weights back, once what was handed in before has been read.
+    pub(super) async fn unload(&self) -> Result<()> {
+        if self.is_started() { self.answered(|done| Job::Unload { done }).await } else { Ok(()) }
+    }
+
+    async fn answered<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let ended =
             || Error::new(ErrorKind::Internal, "the thread of the model died").during("embed with").about(self.name);
-        self.jobs()?.send(Job { texts, files, answer }).await.map_err(|_| ended())?;
+        self.jobs()?.send(job(answer)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
+    }
+
+    fn is_started(&self) -> bool {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
     /// The way to the thread, which is started if there is none (or if it died).
@@ -69,6 +95,7 @@ impl Worker {
             context: self.context,
             dimension: self.dimension,
             model: None,
+            files: None,
             loaded: self.loaded.clone(),
         };
         thread::Builder::new().name("embedding".into()).spawn(move || state.run(receiver)).map_err(|error| {
@@ -87,27 +114,65 @@ struct State {
     context: usize,
     dimension: usize,
     model: Option<SentenceBert>,
+    /// What was loaded last: who asked before it was unloaded says no more where it is.
+    files: Option<Installed>,
     loaded: std::sync::Arc<AtomicBool>,
 }
 
 impl State {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
-            let mut texts = first.texts.len();
-            let mut together = vec![first];
-            while texts < TOGETHER
-                && let Ok(job) = jobs.try_recv()
-            {
-                texts += job.texts.len();
-                together.push(job);
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
+            match job {
+                Job::Embed(first) => {
+                    let mut count = first.texts.len();
+                    let mut together = vec![first];
+                    while count < TOGETHER
+                        && next.is_none()
+                        && let Ok(job) = jobs.try_recv()
+                    {
+                        match job {
+                            Job::Embed(texts) => {
+                                count += texts.texts.len();
+                                together.push(texts);
+                            }
+                            order => next = Some(order),
+                        }
+                    }
+                    // Whoever has gone needs no answer.
+                    together.retain(|texts| !texts.answer.is_closed());
+                    self.serve(together);
+                }
+                Job::Load { files, done } => {
+                    let loaded = self.unbroken(|state| state.load(Some(files)).map(drop));
+                    let _ = done.send(loaded);
+                }
+                Job::Unload { done } => {
+                    self.drop_model();
+                    let _ = done.send(Ok(()));
+                }
             }
-            // Whoever has gone needs no answer.
-            together.retain(|job| !job.answer.is_closed());
-            self.serve(together);
         }
     }
 
-    fn serve(&mut self, jobs: Vec<Job>) {
+    fn drop_model(&mut self) {
+        self.model = None;
+        self.loaded.store(false, Ordering::Release);
+    }
+
+    /// A panic of `work` is an error, after which the model is loaded anew, whatever state it was in.
+    fn unbroken<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
+            self.drop_model();
+            Err(Error::new(ErrorKind::Internal, "the model broke off; it is loaded anew for the next call")
+                .with_code("model_failed")
+                .during("embed with")
+                .about(self.name)
+                .because(text_of(&*panic)))
+        })
+    }
+
+    fn serve(&mut self, jobs: Vec<Texts>) {
         let (mut files, mut all, mut waiting) = (None, Vec::new(), Vec::with_capacity(jobs.len()));
         for mut job in jobs {
             files = files.or(job.files);
@@ -117,17 +182,7 @@ impl State {
         if waiting.is_empty() {
             return;
         }
-        let embed = AssertUnwindSafe(|| self.load(files)?.embed(&all));
-        let outcome = catch_unwind(embed).unwrap_or_else(|panic| {
-            // Whatever state it was in: the next call loads it anew.
-            self.model = None;
-            self.loaded.store(false, Ordering::Release);
-            Err(Error::new(ErrorKind::Internal, "the model broke off; it is loaded anew for the next call")
-                .with_code("model_failed")
-                .during("embed with")
-                .about(self.name)
-                .because(text_of(&*panic)))
-        });
+        let outcome = self.unbroken(|state| state.load(files)?.embed(&all));
         let mut outcome = outcome.map(Vec::into_iter);
         for (count, answer) in waiting {
             let answered = match &mut outcome {
@@ -150,12 +205,13 @@ impl State {
         let model = match self.model.take() {
             Some(model) => model,
             None => {
-                let files = files.ok_or_else(|| {
+                self.files = files.or(self.files.take());
+                let files = self.files.as_ref().ok_or_else(|| {
                     Error::new(ErrorKind::Unavailable, "the model is being loaded; try again")
                         .during("embed with")
                         .about(self.name)
                 })?;
-                SentenceBert::load(&files, self.context, self.dimension)?
+                SentenceBert::load(files, self.context, self.dimension)?
             }
         };
         self.loaded.store(true, Ordering::Release);

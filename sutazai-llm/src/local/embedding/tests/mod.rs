@@ -193,6 +193,32 @@ async fn a_caller_that_goes_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn its_weights_come_into_memory_and_go() {
+    let Tiny { model, directory } = tiny().await;
+    let text = ["x".to_owned()];
+    model.unload().await.unwrap();
+    assert!(!model.worker.is_loaded());
+    model.load().await.unwrap();
+    assert!(model.worker.is_loaded());
+    fs::remove_dir_all(directory.path().join("models")).unwrap();
+    model.embed(&text).await.unwrap();
+    model.unload().await.unwrap();
+    assert!(!model.worker.is_loaded());
+    assert_eq!(model.embed(&text).await.unwrap_err().code(), "model_not_found", "they were in memory alone");
+}
+
+#[tokio::test]
+async fn who_asks_beside_an_unload_is_answered() {
+    let Tiny { model, directory: _directory } = tiny().await;
+    let texts = vec!["a text".to_owned(); 40];
+    let both = (0..50).map(|_| async { futures_util::join!(model.embed(&texts), model.unload()) });
+    for (embedded, unloaded) in join_all(both).await {
+        assert_eq!(embedded.unwrap().vectors.len(), 40);
+        unloaded.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_says_how_to_get_it() {
     let model = tiny().await;
     fs::remove_dir_all(model.directory.path().join("models")).unwrap();
