@@ -88,7 +88,8 @@ impl BreakerState {
 ///   say nothing about it either.
 /// * Open, it refuses at once: kind `Unavailable`, code `model_unavailable`, with the rest of the pause as the delay. The backend is not asked.
 /// * After the pause one call is let through, and the others are refused until that one is over. Its finish closes the breaker, its failure opens it for
-///   twice the pause. Dropped, or ended in an error that says nothing, it makes way for the next.
+///   twice the pause. Dropped, or ended in an error that says nothing, it makes way for the next; so does one that takes as long as the pause, for its
+///   caller may never read the rest of it.
 /// * A call counts as good with the finish of its answer. What it brings after the breaker has changed its state is not counted.
 pub struct Breaker {
     inner: Arc<dyn ChatModel>,

@@ -6,14 +6,16 @@ use tokio::time::Instant;
 
 use super::{BreakerConfig, BreakerState};
 
-/// When to ask again while a call tries the backend: nobody knows how long that takes.
+/// When to ask again at the latest while a call tries the backend: nobody knows how long that takes.
 const TRYING: Duration = Duration::from_secs(1);
 
 /// The right to one call, to be given back with what came of it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     /// The phase under which it was given: what comes of the call counts only while that lasts.
     phase: u64,
+    /// When it was given.
+    at: Instant,
 }
 
 /// Whether a call may be made.
@@ -44,10 +46,10 @@ enum Phase {
         since: Instant,
         pause: Duration,
     },
-    /// After a pause of this length. `trying` is whether the one call is under way.
+    /// After a pause of this length. `tried` is since when the last call tries the backend, if it is under way.
     HalfOpen {
         pause: Duration,
-        trying: bool,
+        tried: Option<Instant>,
     },
 }
 
@@ -75,13 +77,19 @@ impl State {
         if let Some(rest) = self.rest(now) {
             return Decision::Refuse(rest);
         }
-        match self.phase {
+        let tried = Some(now);
+        match &mut self.phase {
             Phase::Closed { .. } => {}
-            Phase::HalfOpen { trying: true, .. } => return Decision::Refuse(TRYING),
-            Phase::HalfOpen { pause, trying: false } => self.phase = Phase::HalfOpen { pause, trying: true },
-            Phase::Open { pause, .. } => self.enter(Phase::HalfOpen { pause, trying: true }),
+            Phase::HalfOpen { pause, tried: Some(since) } if *since + *pause > now => {
+                return Decision::Refuse((*since + *pause - now).min(TRYING));
+            }
+            Phase::HalfOpen { tried: last, .. } => *last = tried,
+            Phase::Open { pause, .. } => {
+                let pause = *pause;
+                self.enter(Phase::HalfOpen { pause, tried });
+            }
         }
-        Decision::Call(Ticket { phase: self.number })
+        Decision::Call(Ticket { phase: self.number, at: now })
     }
 
     /// The call brought a whole answer.
@@ -118,14 +126,15 @@ impl State {
     /// The call was given up, or ended in a way that says nothing about the backend.
     pub(super) fn nothing(&mut self, ticket: Ticket, _now: Instant) {
         if self.counts(ticket)
-            && let Phase::HalfOpen { trying, .. } = &mut self.phase
+            && let Phase::HalfOpen { tried, .. } = &mut self.phase
+            && *tried == Some(ticket.at)
         {
-            *trying = false;
+            *tried = None;
         }
     }
 
-    fn counts(&self, Ticket { phase }: Ticket) -> bool {
-        phase == self.number
+    fn counts(&self, ticket: Ticket) -> bool {
+        ticket.phase == self.number
     }
 
     fn enter(&mut self, phase: Phase) {
