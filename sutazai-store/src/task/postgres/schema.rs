@@ -14,7 +14,7 @@ use super::{
     pool::safe,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/task/postgres/migrations");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("src/task/postgres/migrations");
 
 /// The newest schema that this version knows.
 fn known() -> i64 {
