@@ -1,6 +1,6 @@
 //! Models by the names that clients have for them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, iter, sync::Arc};
 
 use sutazai_core::{
     Error, ErrorKind, Result,
@@ -52,8 +52,9 @@ fn find<'a, M>(name: &str, look: impl Fn(&str) -> Result<&'a M>) -> Result<&'a M
 fn names(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let untagged = name.strip_suffix(":latest").map(Cow::Borrowed);
     let latest = (!name.contains(':')).then(|| Cow::Owned(format!("{name}:latest")));
-    let known = Catalogue::embedded().find(name).ok().map(|known| Cow::Borrowed(known.name));
-    [Some(Cow::Borrowed(name)), untagged, latest, known].into_iter().flatten()
+    // Asked last, and only then: it compares a model's every name.
+    let known = iter::once_with(move || Catalogue::embedded().find(name).ok().map(|known| Cow::Borrowed(known.name)));
+    [Some(Cow::Borrowed(name)), untagged, latest].into_iter().chain(known).flatten()
 }
 
 #[cfg(test)]
