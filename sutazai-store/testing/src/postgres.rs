@@ -177,7 +177,7 @@ impl Postgres {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// Ends the server and waits until its process is gone. Nothing happens to one that does not run.
+    /// Ends the server and waits until its process is gone, and those that serve its connections. Nothing happens to one that does not run.
     pub fn stop(&mut self, signal: Signal) -> Option<ExitStatus> {
         let mut child = self.child.take()?;
         let name = match signal {
@@ -201,6 +201,10 @@ impl Postgres {
             }
             thread::sleep(PAUSE);
         };
+        // Killed alone, it leaves them behind, and they serve on until they notice.
+        while is_at_work(&self.data()) && Instant::now() < until {
+            thread::sleep(PAUSE);
+        }
         self.watch.server(None);
         Some(status)
     }
@@ -273,6 +277,13 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let mut lines = text.lines();
     lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+}
+
+/// Whether a process works in this directory, as all of a PostgreSQL do in its data; where there is no `/proc` nobody can tell.
+fn is_at_work(data: &Path) -> bool {
+    let Ok(data) = data.canonicalize() else { return false };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.map(|process| process.path().join("cwd")).any(|cwd| fs::read_link(cwd).is_ok_and(|cwd| cwd == data))
 }
 
 fn url(address: std::net::SocketAddr, database: &str) -> String {
