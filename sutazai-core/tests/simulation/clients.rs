@@ -239,14 +239,14 @@ pub async fn schedule(world: Arc<World>) {
             let schedule = schedule.clone();
             async move { engine.put_schedule_keyed(schedule, false, Some(key), answer).await }
         };
-        change(&world, name, "put", put).await;
+        change(&world, name, "put", put, |record| record.schedule == schedule).await;
     }
     for (operation, paused) in [("pause", true), ("resume", false)] {
         tokio::time::sleep(ms(world.draw(|rng| rng.u64(0..2_000)))).await;
         let pause = |engine: Orchestrator, key| async move {
             engine.pause_schedule_keyed("other", paused, Some(key), answer).await
         };
-        change(&world, "other", operation, pause).await;
+        change(&world, "other", operation, pause, |record| record.paused == paused).await;
     }
 }
 
@@ -254,9 +254,14 @@ fn answer(record: &ScheduleRecord) -> Result<Payload> {
     Payload::of(&record.schedule.name)
 }
 
-/// Asks for a change of a schedule until it is acknowledged: then the schedule is stored, and the answer under the key.
-async fn change<F>(world: &World, name: &str, operation: &str, ask: impl Fn(Orchestrator, IdempotencyKey) -> F)
-where
+/// Asks for a change of a schedule until it is acknowledged: then the schedule `is_so`, and the answer is stored under the key.
+async fn change<F>(
+    world: &World,
+    name: &str,
+    operation: &str,
+    ask: impl Fn(Orchestrator, IdempotencyKey) -> F,
+    is_so: impl Fn(&ScheduleRecord) -> bool,
+) where
     F: Future<Output = Result<ScheduleRecord>> + Send + 'static,
 {
     let key = IdempotencyKey::new("schedules", format!("{operation} {name}"), operation, &Payload::null()).unwrap();
@@ -267,20 +272,21 @@ where
     };
     world.insist(|engine| ask(engine, key.clone()), settled).await;
     let kept = Recalled::Answered(Payload::of(&name).unwrap());
-    if now(world.memory.recall(&key)) != kept || now(world.memory.schedule(name)).is_none() {
+    if now(world.memory.recall(&key)) != kept || !now(world.memory.schedule(name)).is_some_and(|record| is_so(&record))
+    {
         let found = || format!("the {operation} of {name} was acknowledged, and is not stored with its answer");
         world.checker().violated(Rule::Kept, found);
     }
 }
 
 /// Removes the schedules, and looks whether each moment had its task.
-pub async fn unschedule(world: &Arc<World>) {
+pub async fn unschedule(world: Arc<World>) {
     for name in SCHEDULES {
         let record = now(world.memory.schedule(name));
         let remove = |engine: Orchestrator| async move { engine.remove_schedule(name).await };
         let settled = |answer: Result<()>| match answer {
             Err(error) if error.kind() == ErrorKind::NotFound => Some(()),
-            answer => accepted(world, answer),
+            answer => accepted(&world, answer),
         };
         world.insist(remove, settled).await;
         if let Some(record) = record.filter(|record| record.schedule.catch_up == CatchUp::All) {

@@ -15,6 +15,8 @@ pub enum Rule {
     Bounded,
     /// One task of a key, and of a moment of a schedule.
     Unique,
+    /// Who asks until there is an answer gets one.
+    Answered,
     /// Events, journal, feed and results are what the commits and the programs say.
     Consistent,
 }

@@ -1,10 +1,10 @@
 //! One seed from its beginning to its end.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use sutazai_core::Orchestrator;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     agents::agents,
@@ -94,26 +94,29 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
     for node in 0..world.machines.len() {
         tokio::spawn(keep_node(Arc::clone(world), node));
     }
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = Clients::default();
     // With those that these call for, and those of schedules, they are as many as a seed must have, or a few more are asked for below.
     for number in 0..rng.usize(TASKS * 3 / 5..TASKS * 4 / 5) {
-        clients.spawn(clients::submit(Arc::clone(world), number, span));
+        clients.spawn("submit", clients::submit(Arc::clone(world), number, span));
     }
-    clients.spawn(clients::schedule(Arc::clone(world)));
-    clients.spawn(clients::fork(Arc::clone(world)));
-    clients.spawn(make_faults(Arc::clone(world), rng.fork(), span));
+    clients.spawn("schedule", clients::schedule(Arc::clone(world)));
+    clients.spawn("fork", clients::fork(Arc::clone(world)));
+    clients.spawn("make faults", make_faults(Arc::clone(world), rng.fork(), span));
     let reviving = tokio::spawn(clients::revive(Arc::clone(world)));
     for client in [tokio::spawn(clients::signal(Arc::clone(world))), tokio::spawn(clients::decide(Arc::clone(world)))] {
         drop(client); // until the end
     }
     tokio::spawn(clients::follow(Arc::clone(world)));
-    while let Some(done) = clients.join_next().await {
-        done.unwrap();
-        if clients.is_empty() {
-            let missing = TASKS.saturating_sub(world.checker().tasks.len());
-            for number in 0..missing {
-                clients.spawn(clients::submit(Arc::clone(world), TASKS + number, Duration::ZERO));
-            }
+    loop {
+        if !clients.are_done(world).await {
+            return;
+        }
+        let missing = TASKS.saturating_sub(world.checker().tasks.len());
+        if missing == 0 {
+            break;
+        }
+        for number in 0..missing {
+            clients.spawn("submit more", clients::submit(Arc::clone(world), TASKS + number, Duration::ZERO));
         }
     }
     reviving.abort();
@@ -121,20 +124,52 @@ async fn live(world: &Arc<World>, mut rng: Rng) {
     world.faults().end();
     world.machines.iter().for_each(|machine| (machine.mend(), machine.thaw()).0);
     world.note(5, 0, || "nothing goes wrong any more".to_owned());
-    clients::unschedule(world).await;
+    clients.spawn("unschedule", clients::unschedule(Arc::clone(world)));
+    if !clients.are_done(world).await {
+        return;
+    }
     let until = Instant::now() + PATIENCE;
-    while !world.checker().live.is_empty() {
-        if tokio::time::timeout_at(until, world.news.notified()).await.is_err() {
-            break;
-        }
+    while !world.checker().live.is_empty() && Instant::now() < until {
+        let _ = tokio::time::timeout_at(until, world.news.notified()).await;
     }
     world.checker().at_end(&world.memory);
-    for engine in world.engines() {
-        if let Err(error) = engine.ping().await
+    for (engine, life) in world.up() {
+        // A process may still be about to end, and then does not answer.
+        if let Some(Err(error)) = life.answer(engine.ping()).await
             && error.code() == "engine_broken"
         {
             world.checker().violated(Rule::Consistent, || error.report());
         }
+    }
+}
+
+/// Those outside whose end is waited for.
+#[derive(Default)]
+struct Clients {
+    running: JoinSet<()>,
+    what: HashMap<tokio::task::Id, &'static str>,
+}
+
+impl Clients {
+    fn spawn(&mut self, what: &'static str, client: impl Future<Output = ()> + Send + 'static) {
+        let id = self.running.spawn(client).id();
+        self.what.insert(id, what);
+    }
+
+    /// Waits until all have come to their end; that some do not is a violation.
+    async fn are_done(&mut self, world: &World) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while !self.running.is_empty() {
+            let Ok(done) = tokio::time::timeout_at(until, self.running.join_next_with_id()).await else {
+                let mut waiting: Vec<_> = self.what.values().copied().collect();
+                waiting.sort_unstable();
+                let what = || format!("after {PATIENCE:?} still at work: {}", waiting.join(", "));
+                world.checker().violated(Rule::Answered, what);
+                return false;
+            };
+            self.what.remove(&done.unwrap().unwrap().0);
+        }
+        true
     }
 }
 

@@ -143,8 +143,8 @@ impl World {
     }
 
     /// Every node that is up.
-    pub fn engines(&self) -> Vec<Orchestrator> {
-        self.up.lock().unwrap().iter().flatten().map(|(engine, _)| engine.clone()).collect()
+    pub fn up(&self) -> Vec<Up> {
+        self.up.lock().unwrap().iter().flatten().cloned().collect()
     }
 
     /// The process of a life ends here.
