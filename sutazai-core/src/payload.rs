@@ -44,9 +44,13 @@ impl Payload {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let mut reader = serde_json::Deserializer::from_str(self.as_str());
         serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = pointer(error.path());
-            let inner = error.into_inner();
-            Error::invalid("the JSON does not fit", vec![Fault::new(path, without_position(&inner))])
+            let mut path = pointer(error.path());
+            let message = without_position(&error.into_inner());
+            // Serde's place is the object that lacks it.
+            if let Some(field) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+                path = format!("{path}/{field}");
+            }
+            Error::invalid("the JSON does not fit", vec![Fault::new(path, message)])
         })
     }
 }
@@ -72,7 +76,24 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&position).map(str::to_owned).unwrap_or(text)
+    in_words_of_json(text.strip_suffix(&position).unwrap_or(&text))
+}
+
+/// The message with what JSON calls things, where serde names a type of Rust as what was expected.
+fn in_words_of_json(message: &str) -> String {
+    const EXPECTED: &str = ", expected ";
+    let Some((found, expected)) = message.rsplit_once(EXPECTED) else { return message.to_owned() };
+    let expected = match expected {
+        "f32" | "f64" => "a number",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}{EXPECTED}{expected}")
 }
 
 impl From<Box<RawValue>> for Payload {
@@ -119,7 +140,10 @@ mod tests {
         let payload = Payload::from_text(r#"{"a/b":[{"ms":1},{"ms":"soon"}]}"#).unwrap();
         let error = payload.read::<std::collections::BTreeMap<String, Vec<Inner>>>().unwrap_err();
         assert_eq!(error.faults()[0].path, "/a~1b/1/ms");
-        assert_eq!(error.faults()[0].message, "invalid type: string \"soon\", expected u32");
+        assert_eq!(
+            error.faults()[0].message,
+            "invalid type: string \"soon\", expected a whole number from 0 to 4294967295"
+        );
     }
 
     #[test]

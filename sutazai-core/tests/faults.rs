@@ -155,16 +155,13 @@ impl TaskStore for Faulty {
     async fn nodes(&self) -> Result<Vec<NodeRecord>> {
         self.inner.nodes().await
     }
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
-        self.inner.put_schedule(record, expected).await
-    }
-    async fn put_schedule_once(
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool> {
-        self.inner.put_schedule_once(record, expected, answer).await
+        self.inner.put_schedule(record, expected, answer).await
     }
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {
         self.inner.schedule(name).await

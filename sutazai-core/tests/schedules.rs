@@ -10,7 +10,7 @@ use sutazai_core::{
     engine::OrchestratorBuilder,
     memory::MemoryTaskStore,
     prelude::*,
-    schedule::{CatchUp, SCHEDULE_LABEL, Schedule, TaskTemplate, Timing},
+    schedule::{CatchUp, MOMENT_LABEL, Overlap, SCHEDULE_LABEL, Schedule, TaskTemplate, Timing},
     store::{Page, Recalled, ScheduleRecord, TaskQuery, TaskStore},
     task::IdempotencyKey,
 };
@@ -73,7 +73,7 @@ async fn schedules_that_others_must_fire_wait_for_them_and_stop_nobody() {
     let put = async |schedule: Schedule, next: Timestamp| {
         let (created_at, next) = (BEGINNING, Some(next));
         let record = ScheduleRecord { schedule, created_at, paused: false, last: None, next, revision: 0 };
-        assert!(store.put_schedule(&record, None).await.unwrap());
+        assert!(store.put_schedule(&record, None, None).await.unwrap());
     };
     for n in 0..250 {
         let mut template = task("b");
@@ -94,6 +94,36 @@ async fn schedules_that_others_must_fire_wait_for_them_and_stop_nobody() {
     }
     seconds(100).await;
     assert_eq!(a.tasks(TaskQuery { limit: 1_000, ..TaskQuery::default() }).await.unwrap().items.len(), 251);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_nobody_was_there_for_is_made_up_for_whatever_overlaps() {
+    for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Cancel] {
+        let clock = Virtual::new();
+        let store = Arc::new(MemoryTaskStore::with_clock(clock.clone()).shared());
+        let schedule = Schedule {
+            catch_up: CatchUp::All,
+            overlap,
+            ..Schedule::new("s", Timing::Every { every_ms: 60_000 }, task("slow"))
+        };
+        let (created_at, next) = (BEGINNING, Some(after(60_000)));
+        let record = ScheduleRecord { schedule, created_at, paused: false, last: None, next, revision: 0 };
+        assert!(store.put_schedule(&record, None, None).await.unwrap());
+        seconds(330).await;
+        let slow = agent_fn("slow", |_context, n: u64| async move {
+            seconds(4).await;
+            Ok(n)
+        });
+        let engine =
+            Orchestrator::builder().agent(slow).clock(clock.clone()).shared_store(store).start().await.unwrap();
+        seconds(45).await;
+        let mut fired: Vec<_> = of(&engine, "s").await;
+        fired.sort_by_key(|task| task.id);
+        let moments: Vec<_> = fired.iter().map(|task| task.labels[MOMENT_LABEL].clone()).collect();
+        let expected: Vec<_> = (1..=6).map(|n| after(n * 60_000).to_string()).collect();
+        assert_eq!(moments, expected, "{overlap:?}");
+        assert!(fired.iter().all(|task| task.state == TaskState::Completed), "{overlap:?}: {fired:?}");
+    }
 }
 
 #[tokio::test]

@@ -141,3 +141,35 @@ async fn each_task_is_taken_over_once_however_many_there_are_and_look_for_them()
     sleep(2 * LEASE).await;
     assert!(!place.listed().await.contains(&silent));
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_processes_with_one_name_the_later_works_and_the_other_waits_for_its_end() {
+    let place = Place::new();
+    let first = place.heir("twin").await;
+    let second = place.heir("twin").await;
+    for _ in 0..10 {
+        sleep(LEASE).await;
+        let refused = first.ping().await.unwrap_err();
+        assert_eq!((refused.code(), refused.kind()), ("node_in_use", ErrorKind::Unavailable));
+        second.ping().await.unwrap();
+    }
+    let nodes = second.nodes().await.unwrap();
+    assert_eq!(nodes.iter().filter(|node| !node.dead).count(), 1, "{nodes:?}");
+    // What it is asked for, the other does.
+    let task = first.submit("echo", &7).await.unwrap();
+    assert_eq!(second.wait(task.id(), MINUTE).await.unwrap().state, TaskState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_had_to_wait_for_the_end_of_another_of_its_name_works_after_it() {
+    let place = Place::new();
+    let first = place.heir("twin").await;
+    place.silent("twin", 4 * LEASE).await;
+    sleep(LEASE).await;
+    assert_eq!(first.ping().await.unwrap_err().code(), "node_in_use");
+    let task = first.submit("echo", &7).await.unwrap();
+    sleep(2 * LEASE).await;
+    assert_eq!(first.task(task.id()).await.unwrap().state, TaskState::Created, "nobody works");
+    assert_eq!(first.wait(task.id(), MINUTE).await.unwrap().state, TaskState::Completed);
+    first.ping().await.unwrap();
+}

@@ -96,6 +96,9 @@ pub async fn serving(
     for stranger in settings.agent_limits.names().filter(|name| !names.iter().any(|known| known == name)) {
         tracing::warn!("agent_limits: there is no agent {stranger:?}, its limits have no effect");
     }
+    for stranger in settings.budgets.config().agents.keys().filter(|name| !names.contains(name)) {
+        tracing::warn!("budgets: there is no agent {stranger:?}, its budget has no effect");
+    }
     let metrics = Arc::new(Metrics::new(&settings.prometheus_namespace, names)?);
     let watchers = Watchers { metrics: Arc::clone(&metrics), posts: Arc::default() };
     let posts = Arc::clone(&watchers.posts);

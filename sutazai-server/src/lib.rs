@@ -10,6 +10,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+mod object;
 pub mod process;
 pub mod serve;
 mod webhooks;

@@ -161,6 +161,11 @@ impl Metrics {
         self.families.webhook_dead_letters.with_label_values(&[event]).inc();
     }
 
+    /// A model was asked over HTTP, by no agent: that is an empty label.
+    pub(crate) fn model_asked(&self, model: &str, usage: Usage) {
+        self.families.count_tokens("", model, usage);
+    }
+
     /// Everything as Prometheus text, or only what concerns `agent`. Without the state of the queue the last known one stands.
     pub(crate) fn text(&self, running: usize, queue: Option<&QueueState>, agent: Option<&str>) -> Result<String> {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
@@ -179,6 +184,14 @@ impl Metrics {
         TextEncoder::new()
             .encode_to_string(&families)
             .map_err(|error| Error::new(ErrorKind::Internal, "the metrics cannot be written").because(error))
+    }
+}
+
+impl Families {
+    fn count_tokens(&self, agent: &str, model: &str, usage: Usage) {
+        for (role, count) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
+            self.tokens.with_label_values(&[agent, model, role]).inc_by(count.into());
+        }
     }
 }
 
@@ -203,9 +216,7 @@ impl Observer for Metrics {
 
     fn model_called(&self, agent: &str, model: &str, usage: Usage) {
         if self.agents.contains_key(agent) {
-            let tokens = &self.families.tokens;
-            tokens.with_label_values(&[agent, model, "prompt"]).inc_by(usage.prompt_tokens.into());
-            tokens.with_label_values(&[agent, model, "completion"]).inc_by(usage.completion_tokens.into());
+            self.families.count_tokens(agent, model, usage);
         }
     }
 }

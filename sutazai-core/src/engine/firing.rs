@@ -3,7 +3,11 @@
 //! The task of a firing has a key made of the schedule's name and the moment, so a second firing for that moment, by another process or after a crash, finds the
 //! first one's task. Only then is the schedule moved on, and only from the revision that was read.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     inner::{Inner, SLOW_POLL, backoff},
@@ -13,7 +17,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    schedule::{MOMENT_LABEL, Overlap, SCHEDULE_LABEL, Schedule, firings},
+    schedule::{CatchUp, MOMENT_LABEL, Overlap, SCHEDULE_LABEL, Schedule, firings},
     store::{ScheduleRecord, TaskQuery},
     task::Task,
 };
@@ -39,11 +43,20 @@ enum Fired {
     Elsewhere,
 }
 
+/// What is remembered of the last look at what is due.
+#[derive(Default)]
+struct Looked {
+    /// Schedules that were left to other processes.
+    elsewhere: BTreeSet<String>,
+    /// Up to when the firings of a schedule are made up for: by then nobody had been there for them.
+    missed_until: BTreeMap<String, Timestamp>,
+}
+
 /// Fires what is due, whatever else the engine does, until aborted.
 pub(crate) async fn keep_schedules(engine: Arc<Inner>) {
-    let (mut failures, mut elsewhere) = (0, BTreeSet::new());
+    let (mut failures, mut looked) = (0, Looked::default());
     loop {
-        let pause = match fire_due(&engine, &mut elsewhere).await {
+        let pause = match fire_due(&engine, &mut looked).await {
             Ok(pause) => {
                 failures = 0;
                 pause
@@ -62,27 +75,30 @@ pub(crate) async fn keep_schedules(engine: Arc<Inner>) {
     }
 }
 
-/// Fires every schedule that is due, each on its own; how long until the next look. `elsewhere` has those that were left to others the last time.
-async fn fire_due(engine: &Arc<Inner>, elsewhere: &mut BTreeSet<String>) -> Result<Duration> {
+/// Fires every schedule that is due, each on its own; how long until the next look.
+async fn fire_due(engine: &Arc<Inner>, looked: &mut Looked) -> Result<Duration> {
     let now = engine.clock.now();
     let mut pause = SLOW_POLL;
     // Those that stay due come again, before the others.
-    let (mut left, mut others) = (BTreeSet::new(), BTreeSet::new());
+    let (mut left, mut seen) = (BTreeSet::new(), Looked::default());
     loop {
         let limit = left.len() + BATCH;
         let due = engine.store.due_schedules(now, limit).await?;
         let full = due.len() == limit;
         for record in due.into_iter().filter(|record| !left.contains(&record.schedule.name)).collect::<Vec<_>>() {
             let name = record.schedule.name.clone();
-            let stays = match fire(engine, record, now).await {
+            let mut missed_until = looked.missed_until.get(&name).copied();
+            let fired = fire(engine, record, now, &mut missed_until).await;
+            seen.missed_until.extend(missed_until.map(|until| (name.clone(), until)));
+            let stays = match fired {
                 Ok(Fired::On) => continue,
                 Ok(Fired::More) => Duration::ZERO,
                 Ok(Fired::Waits) => LOOK_AGAIN,
                 Ok(Fired::Elsewhere) => {
-                    if !elsewhere.contains(&name) {
+                    if !looked.elsewhere.contains(&name) {
                         tracing::info!(schedule = name, "left to another process: no agent here can do its task");
                     }
-                    others.insert(name.clone());
+                    seen.elsewhere.insert(name.clone());
                     SLOW_POLL
                 }
                 Err(error) => {
@@ -97,20 +113,34 @@ async fn fire_due(engine: &Arc<Inner>, elsewhere: &mut BTreeSet<String>) -> Resu
             break;
         }
     }
-    *elsewhere = others;
+    *looked = seen;
     let next = engine.store.due_schedules(Timestamp::NEVER, left.len() + 1).await?;
     let next = next.iter().filter_map(|record| record.next).filter(|next| *next > now).min();
     Ok(next.map_or(pause, |next| pause.min(engine.clock.now().until(next))))
 }
 
-/// Fires a schedule for every moment that is due.
-async fn fire(engine: &Arc<Inner>, record: ScheduleRecord, now: Timestamp) -> Result<Fired> {
+/// Fires a schedule for every moment that is due. Those up to `missed_until` are made up for one after the other, whatever overlaps.
+async fn fire(
+    engine: &Arc<Inner>,
+    record: ScheduleRecord,
+    now: Timestamp,
+    missed_until: &mut Option<Timestamp>,
+) -> Result<Fired> {
     let name = record.schedule.name.clone();
     let found = firings(&record.schedule, record.created_at, record.last, now);
+    let first = found.due.first().copied();
+    *missed_until = missed_until.filter(|until| first.is_some_and(|first| first <= *until));
+    if missed_until.is_none() && record.schedule.catch_up == CatchUp::All {
+        // Of moments that somebody is there for, each is decided upon as it comes.
+        let missed = found.due.len() > 1 || first.is_some_and(|first| first.until(now) >= LOOK_AGAIN);
+        *missed_until = missed.then_some(now);
+    }
     let (mut last, mut next) = (record.last, found.next);
     let mut stays = None;
     for at in found.due {
-        let fired = tokio::time::timeout(PATIENCE, fire_at(engine, &record.schedule, at)).await;
+        let is_missed = missed_until.is_some_and(|until| at <= until);
+        let overlap = if is_missed { Overlap::Queue } else { record.schedule.overlap };
+        let fired = tokio::time::timeout(PATIENCE, fire_at(engine, &record.schedule, at, overlap)).await;
         match fired.unwrap_or_else(|_| Err(too_late())) {
             Ok(true) => {}
             Ok(false) => stays = Some(Ok(Fired::Waits)),
@@ -149,7 +179,7 @@ async fn moved(
 ) -> Result<bool> {
     let expected = record.revision;
     let moved = ScheduleRecord { last, next, revision: expected + 1, ..record };
-    engine.store.put_schedule(&moved, Some(expected)).await
+    engine.store.put_schedule(&moved, Some(expected), None).await
 }
 
 fn too_late() -> Error {
@@ -157,14 +187,14 @@ fn too_late() -> Error {
 }
 
 /// Submits the task of one moment; false if it has to wait for an earlier one.
-async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp) -> Result<bool> {
+async fn fire_at(engine: &Arc<Inner>, schedule: &Schedule, at: Timestamp, overlap: Overlap) -> Result<bool> {
     let mut query = TaskQuery {
         label: Some((SCHEDULE_LABEL.to_owned(), schedule.name.clone())),
         live: true,
         limit: 200,
         ..TaskQuery::default()
     };
-    match schedule.overlap {
+    match overlap {
         how @ (Overlap::Queue | Overlap::Skip) => {
             let running = engine.store.list(&TaskQuery { limit: 2, ..query }).await?;
             if running.items.iter().any(|task| !is_of(task, at)) {

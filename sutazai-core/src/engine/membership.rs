@@ -1,12 +1,13 @@
 //! This process among those that share the store: its lease, and what becomes of others' tasks when theirs lapses.
 //!
 //! A process holds one lease for all its tasks and renews it three times in its length. When it cannot, it stops what it executes before the lease is over by
-//! its own clock, which counts suspended time; when it was declared dead, it joins again as another node.
+//! its own clock, which counts suspended time; when it was declared dead, it joins again as another node, unless one of its own name has joined meanwhile
+//! and lives: of two processes with one name only the later works.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Membership {
     clock: Arc<dyn Clock>,
     /// Only what other processes can see needs to be kept alive.
     shared: bool,
+    /// Another process has this one's name.
+    replaced: AtomicBool,
 }
 
 impl Membership {
@@ -54,7 +57,8 @@ impl Membership {
         let asked = clock.elapsed();
         store.join(&record, lease).await?;
         let shared = store.info().shared;
-        let membership = Self { record: Mutex::new(record), lease, until: AtomicU64::new(u64::MAX), clock, shared };
+        let (record, until, replaced) = (Mutex::new(record), AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        let membership = Self { record, lease, until, clock, shared, replaced };
         membership.renewed(asked);
         Ok(membership)
     }
@@ -67,6 +71,11 @@ impl Membership {
     /// Whether the lease holds: nobody else can have taken over what this process executes.
     pub(crate) fn holds(&self) -> bool {
         millis(self.clock.elapsed()) < self.until.load(Ordering::SeqCst)
+    }
+
+    /// Whether another process that lives has joined under this one's name.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::SeqCst)
     }
 
     fn renewed(&self, asked: Duration) {
@@ -111,7 +120,10 @@ pub(crate) async fn keep_lease(engine: Arc<Inner>) {
                 failures = 0;
             }
             Ok(Ok(false)) => {
-                tracing::warn!(node = %membership.node(), "this node was declared dead; what it executes goes on elsewhere");
+                if !membership.is_replaced() {
+                    tracing::warn!(node = %membership.node(), "this node was declared dead; what it executes goes on elsewhere");
+                }
+                membership.until.store(0, Ordering::SeqCst);
                 engine.executions.stop_all(Stop::Void);
                 failures = if join_again(&engine).await { 0 } else { failures + 1 };
             }
@@ -157,24 +169,43 @@ pub(crate) async fn look_after_others(engine: Arc<Inner>) {
     }
 }
 
-/// Joins as another node; whether it could.
+/// Joins as another node, unless another process has its name; whether it could.
 async fn join_again(engine: &Inner) -> bool {
     let membership = &engine.membership;
     let mut record = membership.record();
-    record.id = life(&record.name, &*membership.clock);
-    let asked = membership.clock.elapsed();
-    match engine.store.join(&record, membership.lease).await {
-        Ok(()) => {
+    let join = async {
+        if let Some(other) = namesake(&*engine.store, &record).await? {
+            if !membership.replaced.swap(true, Ordering::SeqCst) {
+                let code = "node_in_use";
+                tracing::error!(code, name = %record.name, %other, "another process that runs has this one's name and works on its tasks; this one waits for its end");
+            }
+            return Ok(None);
+        }
+        record.id = life(&record.name, &*membership.clock);
+        let asked = membership.clock.elapsed();
+        engine.store.join(&record, membership.lease).await.map(|()| Some(asked))
+    };
+    match join.await {
+        Ok(Some(asked)) => {
             *membership.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+            membership.replaced.store(false, Ordering::SeqCst);
             membership.renewed(asked);
             engine.queued_one();
             true
         }
+        Ok(None) => false,
         Err(error) => {
             tracing::warn!(error = %error.report(), "this node cannot join again yet");
             false
         }
     }
+}
+
+/// Another life under the name of `record` that has not ended.
+async fn namesake(store: &dyn TaskStore, record: &NodeRecord) -> Result<Option<NodeId>> {
+    store.lapsed().await?; // declares dead who is
+    let nodes = store.nodes().await?.into_iter();
+    Ok(nodes.filter(|node| node.name == record.name && node.id != record.id && !node.dead).map(|node| node.id).next())
 }
 
 /// Gives the tasks of nodes that do not live back to the queue; how many there were.

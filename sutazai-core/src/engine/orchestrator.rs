@@ -240,8 +240,8 @@ impl Orchestrator {
         schedules::put(&self.inner, schedule, replace, None).await
     }
 
-    /// Like [`Orchestrator::put_schedule`], under an idempotency key if there is one: what `answer` makes of the schedule is kept under it in the same commit. A key that was used
-    /// is `idempotency_conflict`, also for the same request: [`TaskStore::recall`] has the answer.
+    /// Like [`Orchestrator::put_schedule`], under an idempotency key if there is one: what `answer` makes of the schedule is kept under it in the
+    /// same commit. A key that was used is `idempotency_conflict`, also for the same request: [`TaskStore::recall`] has the answer.
     pub async fn put_schedule_keyed(
         &self,
         schedule: Schedule,
@@ -344,6 +344,10 @@ impl Orchestrator {
         if !self.inner.writer.is_open() || self.inner.broken.load(Ordering::SeqCst) {
             let message = "a part of the engine has stopped; its log says why; start the process again";
             return Err(Error::new(ErrorKind::Unavailable, message).with_code("engine_broken"));
+        }
+        if self.inner.membership.is_replaced() {
+            let message = "another process that runs has this server's name and works on its tasks; give each a data directory of its own";
+            return Err(Error::new(ErrorKind::Unavailable, message).with_code("node_in_use"));
         }
         if !self.inner.membership.holds() {
             let message = "this process has lost its lease: the store did not answer in time, or others took over; it joins again by itself";

@@ -45,10 +45,12 @@ async fn store(
     expected: Option<u64>,
     note: Option<&Note<'_>>,
 ) -> Result<bool> {
-    let Some(note) = note else { return engine.store.put_schedule(record, expected).await };
-    let answer = note.of(record, engine.clock.now())?;
-    let stored = engine.store.put_schedule_once(record, expected, &answer).await?;
-    if !stored && engine.store.recall(&note.key).await? != Recalled::New {
+    let answer = note.map(|note| note.of(record, engine.clock.now())).transpose()?;
+    let stored = engine.store.put_schedule(record, expected, answer.as_ref()).await?;
+    if !stored
+        && let Some(note) = note
+        && engine.store.recall(&note.key).await? != Recalled::New
+    {
         return Err(key_conflict("change schedule"));
     }
     Ok(stored)
@@ -71,7 +73,7 @@ pub(crate) async fn put(
         if known.is_some() && !replace {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                "there is a schedule of this name already; change it with PUT",
+                "there is a schedule of this name already; replace it (PUT, `schedules update`), or choose another name",
             )
             .with_code("schedule_exists")
             .during("create schedule")
@@ -124,17 +126,16 @@ pub(crate) async fn pause(
 ) -> Result<ScheduleRecord> {
     for _ in 0..16 {
         let Some(known) = engine.store.schedule(name).await? else { return Err(not_found(name)) };
-        let now = engine.clock.now();
-        if known.paused == paused {
-            if let Some(note) = note {
-                let KeptAnswer { key, answer, at } = note.of(&known, now)?;
-                engine.store.remember(&key, &answer, at).await?;
-            }
-            return Ok(known);
-        }
-        let next = if paused { None } else { next_after(&known.schedule, known.created_at, now) };
         let expected = known.revision;
-        let record = ScheduleRecord { paused, last: known.last.max(Some(now)), next, revision: expected + 1, ..known };
+        let record = if known.paused != paused {
+            let now = engine.clock.now();
+            let next = if paused { None } else { next_after(&known.schedule, known.created_at, now) };
+            ScheduleRecord { paused, last: known.last.max(Some(now)), next, revision: expected + 1, ..known }
+        } else if note.is_some() {
+            known // stored as it is, for the answer's sake
+        } else {
+            return Ok(known);
+        };
         if store(engine, &record, Some(expected), note).await? {
             engine.rescheduled.notify_one();
             return Ok(record);

@@ -109,7 +109,7 @@ pub enum CatchUp {
     Last,
     /// None, unless the newest is at most [`TOLERANCE_MS`] late; a moment (`at`) missed by more never fires.
     None,
-    /// All of them are made up for, oldest first, [`MAX_FIRINGS`] at a time.
+    /// All of them are made up for, oldest first, one after the other whatever [`Overlap`] says, [`MAX_FIRINGS`] at a time.
     All,
 }
 
@@ -144,8 +144,11 @@ impl Schedule {
     pub fn check(&self) -> Result<()> {
         let mut faults = Vec::new();
         let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(named) {
-            let message = format!("{:?} is not a name; allowed are 1 to 64 of a-z A-Z 0-9 . - _", self.name);
+        // An address cannot have `.` or `..` as a part.
+        let addressed = !matches!(self.name.as_str(), "." | "..");
+        if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(named) || !addressed {
+            let message =
+                format!("{:?} is not a name; allowed are 1 to 64 of a-z A-Z 0-9 . - _, not only . or ..", self.name);
             faults.push(Fault::new("/name", message));
         }
         if let Err(found) = Rule::of(self, Timestamp::default()) {

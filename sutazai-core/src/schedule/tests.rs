@@ -322,7 +322,7 @@ fn what_is_no_schedule_is_not_read() {
         (r#"{"every_ms":500,"at":"2026-12-01T00:00:00Z","task":{"input":1}}"#, "", "exactly one of"),
         (r#"{"every_ms":500,"jitter":1,"task":{"input":1}}"#, "/jitter", "unknown field"),
         (r#"{"every_ms":500,"task":{"input":1,"deadline":"2026-12-01T00:00:00Z"}}"#, "/task/deadline", "unknown field"),
-        (r#"{"every_ms":500,"task":{"agent":"a"}}"#, "/task", "missing field `input`"),
+        (r#"{"every_ms":500,"task":{"agent":"a"}}"#, "/task/input", "missing field `input`"),
         (r#"{"at":"soon","task":{"input":1}}"#, "/at", "RFC 3339"),
         (r#"{"every_ms":500,"task":{"input":1},"overlap":"wait"}"#, "/overlap", "unknown variant"),
     ] {

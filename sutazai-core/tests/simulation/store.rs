@@ -131,17 +131,13 @@ impl TaskStore for SimStore {
         self.world.watch(&self.life, runnable);
     }
 
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
-        self.call("put_schedule", self.world.memory.put_schedule(record, expected)).await
-    }
-
-    async fn put_schedule_once(
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool> {
-        self.call("put_schedule_once", self.world.memory.put_schedule_once(record, expected, answer)).await
+        self.call("put_schedule", self.world.memory.put_schedule(record, expected, answer)).await
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {

@@ -187,10 +187,7 @@ impl World {
     // ---- the store ----
 
     pub fn fate(&self, life: &Life, call: &'static str) -> Fate {
-        let changes = matches!(
-            call,
-            "write" | "claim" | "join" | "put_schedule" | "put_schedule_once" | "drop_schedule" | "remember"
-        );
+        let changes = matches!(call, "write" | "claim" | "join" | "put_schedule" | "drop_schedule" | "remember");
         let fate = self.faults().fate(&mut self.rng.lock().unwrap(), life.node, changes);
         let code = u64::from(fate.took_effect) | u64::from(fate.lost) << 1 | u64::from(fate.dies) << 2;
         self.note(16 + code, life.node as u64, || {

@@ -306,9 +306,10 @@ impl Catalogue {
             absent(format!("the catalogue has no such model; it has {}", known.join(", ")))
         })?;
         match version {
-            Some(version) if !model.is_version(version) => {
-                Err(absent(format!("the catalogue has this model in another version; it has {}", model.version())))
-            }
+            Some(version) if !model.is_version(version) => Err(absent(format!(
+                "the catalogue has this model in another version; it has {}, which six digits are enough of",
+                model.version()
+            ))),
             _ => Ok(model),
         }
     }

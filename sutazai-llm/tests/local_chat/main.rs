@@ -213,8 +213,18 @@ fn impossible(tiny: &Path) -> BoxFuture<'_, Outcome> {
             let response_format = ResponseFormat::Schema(schema);
             model.complete(ChatRequest { response_format, ..greedy("x", 8) }).await.unwrap_err()
         };
-        for schema in [json!(12), json!({"type": "wizard"}), json!({"type": "string", "minLength": 5, "maxLength": 2})]
-        {
+        let circle = json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
+        let fields = (0..10_000).map(|n| (format!("field{n}"), json!({"enum": ["v"]})));
+        let wide = json!({"type": "object", "properties": serde_json::Value::Object(fields.collect())});
+        for schema in [
+            json!(12),
+            json!({"type": "wizard"}),
+            json!({"type": "string", "minLength": 5, "maxLength": 2}),
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            circle,
+            wide,
+        ] {
             let error = refuse(schema.clone()).await;
             assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "schema_unsupported"), "{schema}");
             assert!(!error.faults()[0].message.is_empty());

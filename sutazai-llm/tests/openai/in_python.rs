@@ -128,7 +128,7 @@ async fn in_turn(found: Found) -> Outcome {
 }
 
 async fn cancel(found: Found) -> Outcome {
-    cancelled(plain(shared(&found)?), Duration::from_secs(2)).await
+    cancelled(&plain(shared(&found)?)).await
 }
 
 /// As it is started by default, whatever is asked ends the answer under way, which then says that it is whole: without a reason, it is not.

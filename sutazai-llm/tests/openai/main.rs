@@ -14,18 +14,13 @@ mod own;
 #[path = "../smollm2/mod.rs"]
 mod smollm2;
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc};
 
-use futures_util::StreamExt;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use smollm2::MODEL;
+use smollm2::{MODEL, cancelled, greedy};
 use sutazai_core::{
     conformance::chat,
-    model::{ChatEvent, ChatModel, ChatModelExt, ChatRequest, Sampling},
+    model::{ChatModel, ChatModelExt},
 };
 use sutazai_llm::openai::{OpenAiChat, OpenAiChatConfig, OpenAiClient};
 use sutazai_testing::{LlamaCpp, trial};
@@ -98,22 +93,6 @@ fn config(name: &str) -> OpenAiChatConfig {
     config.capabilities.schema = true;
     config.capabilities.seed = true;
     config
-}
-
-fn greedy(question: &str, max_tokens: u32) -> ChatRequest {
-    ChatRequest { sampling: Sampling::GREEDY, max_tokens: Some(max_tokens), ..ChatRequest::ask(question) }
-}
-
-/// A dropped answer leaves the server to the next caller, who waits for less than `bound`.
-async fn cancelled(model: OpenAiChat, bound: Duration) -> Outcome {
-    let mut answer = model.chat(greedy("Write a very long story about a ship.", 800)).await?;
-    assert!(matches!(answer.next().await, Some(Ok(ChatEvent::Text(_)))));
-    drop(answer);
-    let began = Instant::now();
-    model.complete(greedy("Hi", 1)).await?;
-    let waited = began.elapsed();
-    assert!(waited < bound, "the next caller waited for {waited:?}");
-    Ok(())
 }
 
 /// A server answers under whatever name it is asked.

@@ -1,9 +1,6 @@
 //! llama.cpp's own server.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt;
 use libtest_mimic::Trial;
@@ -113,7 +110,7 @@ async fn nonsense(found: Found) -> Outcome {
 }
 
 async fn cancel(found: Found) -> Outcome {
-    cancelled(model(chatting(&found)?), Duration::from_secs(3)).await
+    cancelled(&model(chatting(&found)?)).await
 }
 
 /// So small a model calls none.

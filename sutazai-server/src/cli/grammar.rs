@@ -393,7 +393,7 @@ fn key(text: &str) -> Result<String, String> {
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).map_err(|error| error.to_string())
+    Timestamp::parse(text).map_err(|error| format!("{error}; a time is written as 2026-12-24T18:00:00Z (RFC 3339)"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

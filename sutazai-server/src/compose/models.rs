@@ -174,7 +174,11 @@ impl<'a> Behind<'a> {
         }
         let names = match settings.openai_models.as_slice() {
             [] => client.models().await.unwrap_or_else(|error| {
-                warn("OPENAI_BASE_URL", &error);
+                let error = error.report();
+                tracing::warn!(
+                    error,
+                    "what the server at openai_base_url serves is not known, and it is not asked again: name its models with openai_models, or restart when it is there"
+                );
                 Vec::new()
             }),
             named => named.to_vec(),

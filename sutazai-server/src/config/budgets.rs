@@ -6,6 +6,8 @@ use serde::Deserialize;
 use sutazai_core::{Error, store::Limits};
 use sutazai_llm::gateway::budget::{BudgetConfig, Price};
 
+use crate::object::Object;
+
 /// The name that stands for every agent or tenant without a part of its own.
 const OTHERS: &str = "*";
 
@@ -31,10 +33,10 @@ impl Budgets {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Table {
-    task: Part,
-    agent: BTreeMap<String, Part>,
-    tenant: BTreeMap<String, Part>,
-    prices: BTreeMap<String, Prices>,
+    task: Object<Part>,
+    agent: BTreeMap<String, Object<Part>>,
+    tenant: BTreeMap<String, Object<Part>>,
+    prices: BTreeMap<String, Object<Prices>>,
 }
 
 /// What one of them may spend; what is not said is not limited.
@@ -75,9 +77,9 @@ fn micros(cost: f64) -> Option<u64> {
 }
 
 /// The limits by name, and those of all others.
-fn by_name(place: &str, parts: BTreeMap<String, Part>) -> Result<(BTreeMap<String, Limits>, Limits), String> {
+fn by_name(place: &str, parts: BTreeMap<String, Object<Part>>) -> Result<(BTreeMap<String, Limits>, Limits), String> {
     let (mut named, mut others) = (BTreeMap::new(), Limits::NONE);
-    for (name, part) in parts {
+    for (name, Object(part)) in parts {
         let limits = part.limits(&format!("{place}.{name}"))?;
         if name == OTHERS {
             others = limits;
@@ -91,10 +93,10 @@ fn by_name(place: &str, parts: BTreeMap<String, Part>) -> Result<(BTreeMap<Strin
 impl Table {
     fn config(self) -> Result<BudgetConfig, String> {
         let mut config = BudgetConfig::default();
-        config.task = self.task.limits("task")?;
+        config.task = self.task.0.limits("task")?;
         (config.agents, config.other_agents) = by_name("agent", self.agent)?;
         (config.tenants, config.other_tenants) = by_name("tenant", self.tenant)?;
-        for (model, prices) in self.prices {
+        for (model, Object(prices)) in self.prices {
             let price = Price::per_million(prices.prompt, prices.completion);
             let price = price.map_err(|error| wrong_price(&model, &error))?;
             config.prices.insert(model, price);
@@ -116,11 +118,11 @@ impl TryFrom<String> for Budgets {
 
     fn try_from(text: String) -> Result<Self, String> {
         let mut json = serde_json::Deserializer::from_str(&text);
-        let read = serde_path_to_error::deserialize::<_, Table>(&mut json).map_err(|error| {
+        let read = serde_path_to_error::deserialize::<_, Object<Table>>(&mut json).map_err(|error| {
             let (place, why) = (error.path().to_string(), error.inner().to_string());
-            if place == "." { why } else { format!("{place}: {why}") }
+            if matches!(&*place, "." | "?") { why } else { format!("{place}: {why}") }
         });
-        let read = read.and_then(|table| json.end().map(|()| table).map_err(|error| error.to_string()));
+        let read = read.and_then(|table| json.end().map(|()| table.0).map_err(|error| error.to_string()));
         let config = read.and_then(Table::config);
         config.map(Self).map_err(|why| format!("a table such as {EXAMPLE} ({why})"))
     }
@@ -157,6 +159,9 @@ mod tests {
             (r#"{"tenant": {"a": 3}}"#, "(tenant.a: invalid type"),
             (r#"{"prices": {"m:1b": {"prompt": -1, "completion": 1e9}}}"#, "(prices.m:1b.prompt: -1 is not a price"),
             ("tokens=1", "(expected"),
+            ("[]", "(invalid type: sequence, expected an object"),
+            (r#"{"agent": {"coder": [1]}}"#, "(agent.coder: invalid type: sequence, expected an object"),
+            ("{", "(EOF"),
             ("{} {}", "(trailing characters"),
         ] {
             let why = read(wrong).unwrap_err();

@@ -3,6 +3,7 @@
 use std::net::ToSocketAddrs;
 
 use config::ValueKind;
+use sutazai_store::PostgresConfig;
 
 use super::{
     budgets::Budgets,
@@ -25,6 +26,9 @@ pub(super) enum Checked {
 pub(super) fn check(kind: Kind, text: &str) -> Checked {
     use Checked::{Allowed, NotBuilt, Value};
     let allowed = |what: &str| Allowed(what.to_owned());
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return allowed("text in UTF-8");
+    }
     match kind {
         Kind::Text | Kind::Path => Value(text.into()),
         Kind::Flag => match text {
@@ -65,6 +69,8 @@ pub(super) fn check(kind: Kind, text: &str) -> Checked {
             _ if is_postgres(text) => Value(text.into()),
             _ => allowed("sqlite, or postgres://USER:PASSWORD@HOST/DATABASE"),
         },
+        Kind::Schema if PostgresConfig::is_schema(text) => Value(text.into()),
+        Kind::Schema => allowed(PostgresConfig::SCHEMA),
         Kind::Redis if is_redis(text) => Value(text.into()),
         Kind::Redis => allowed("redis://USER:PASSWORD@HOST:PORT/NUMBER, or rediss:// for TLS"),
         Kind::Tenants => table::<Tenants>(text),

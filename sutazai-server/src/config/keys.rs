@@ -51,6 +51,8 @@ pub enum Kind {
     Choice(&'static [&'static str], &'static [&'static str]),
     /// The name of the embedded store, or the URL of a shared one; may hold a password.
     Store,
+    /// The name of a schema of PostgreSQL.
+    Schema,
     /// The URL of a Redis; may hold a password.
     Redis,
     /// A table of tenants; JSON where it is one text.
@@ -137,8 +139,8 @@ pub const PREFIX: &str = "SUTAZAI_";
 
 use Group::{Documents, Everywhere, Models, Nowhere, Serving};
 use Kind::{
-    Address, Budgets, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Redis, Secret, Store, Tenants, Text,
-    Url,
+    Address, Budgets, Choice, Filter, Flag, Integer, Limits, List, Number, Path, Redis, Schema, Secret, Store, Tenants,
+    Text, Url,
 };
 
 /// Every setting there is.
@@ -155,7 +157,7 @@ pub static KEYS: &[Key] = &[
     Key::new("listen", Address, "127.0.0.1:10010", Serving, "The address to serve on; port 0 is any free one").also_as("AGENT_PORT", "127.0.0.1:{}"),
     Key::new("store", Store, "sqlite", Serving, "Where tasks are kept: sqlite, or postgres://USER:PASSWORD@HOST/DATABASE, better in the variable").also("PG_DSN"),
     Key::new("sqlite_synchronous", Choice(&["full", "normal"], &[]), "full", Serving, "full survives the loss of power, normal the end of the process"),
-    Key::new("postgres_schema", Text, "sutazai", Serving, "The schema of PostgreSQL that holds the tables"),
+    Key::new("postgres_schema", Schema, "sutazai", Serving, "The schema of PostgreSQL that holds the tables"),
     Key::new("postgres_connections", Integer(1, 1_000), "10", Serving, "Connections to PostgreSQL at most, beside one for the lease and one that listens"),
     Key::new("postgres_acquire_ms", Integer(100, 600_000), "10000", Serving, "How long a call waits for a connection"),
     Key::new("postgres_statement_ms", Integer(100, 600_000), "30000", Serving, "How long a statement may take"),
@@ -193,7 +195,7 @@ pub static KEYS: &[Key] = &[
     Key::new("ollama_keep_alive_s", Integer(0, 31_536_000), "1800", Models, "Seconds that Ollama keeps a model in memory when nobody asks it"),
     Key::new("openai_base_url", Url, "", Models, "A server that speaks OpenAI's wire format, such as http://127.0.0.1:8000/v1").also("OPENAI_BASE_URL"),
     Key::new("openai_api_key", Secret, "", Nowhere, "The key of that server").also("OPENAI_API_KEY"),
-    Key::new("openai_models", List, "", Models, "The chat models of that server that are used, with commas between them; unset: all that it lists"),
+    Key::new("openai_models", List, "", Models, "The chat models of that server that are used, with commas between them; unset: all that it lists at the start of this one"),
     Key::new("openai_context", Integer(128, 16_777_216), "8192", Models, "Tokens of context of those models, which do not say it themselves"),
     Key::new("model_parallel", Integer(1, 10_000), "1", Models, "Calls that a model server answers at a time; the model in this process answers 4 to 64").also("OLLAMA_NUM_PARALLEL"),
     Key::new("models_loaded", Integer(1, 1_000), "1", Models, "Models that a model server has in memory at a time").also("OLLAMA_MAX_LOADED_MODELS"),

@@ -1,6 +1,6 @@
 //! Lays the sources over one another and checks what comes out.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use etcetera::BaseStrategy;
@@ -164,7 +164,7 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
     let (mut entries, mut faults, mut values) = (Vec::new(), Vec::new(), Map::new());
     for key in KEYS {
         let Some(value) = table.remove(key.name) else { continue };
-        let origin = value.origin().unwrap_or(DEFAULT).to_owned();
+        let origin = origin(&value).unwrap_or(DEFAULT).to_owned();
         let text = match &value.kind {
             ValueKind::Array(parts) if key.kind == Kind::List => {
                 let parts: Result<Vec<_>, _> = parts.iter().cloned().map(Value::into_string).collect();
@@ -218,6 +218,14 @@ fn typed(mut table: Map<String, Value>, mut notes: Vec<Note>) -> Result<Configur
     Ok(Configuration { settings, entries, notes })
 }
 
+/// Where a value comes from. Of a table only what stands in it knows.
+fn origin(value: &Value) -> Option<&str> {
+    match &value.kind {
+        ValueKind::Table(table) if value.origin().is_none() => table.values().find_map(origin),
+        _ => value.origin(),
+    }
+}
+
 /// The value of a key that nobody gave one for.
 fn default_of(key: &Key) -> Option<String> {
     let strategy = || etcetera::choose_base_strategy().ok();
@@ -256,12 +264,11 @@ pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The environment as text; names and values that are not text are none of ours.
+/// The environment as text. Names that are not text are none of ours; in a value U+FFFD stands for what is not, and no setting is let in with it.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    let text = |value: OsString| value.into_string().unwrap_or_else(|value| value.to_string_lossy().into_owned());
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, text(value)))).collect()
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ struct Limits {
 
 /// A number, or the word that lifts what the agent declares.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a whole number from 1 to 4294967295 or \"none\" is allowed")]
 enum Limit {
     At(NonZeroU32),
     Lifted(Lifted),

@@ -18,7 +18,7 @@ use sutazai_core::Payload;
 use super::{
     problem::Problem,
     state::AppState,
-    strict::{Object, check_depth},
+    strict::{Object, check_readable},
 };
 
 /// What is read and thrown away of a body that is too large, so that a client that writes before it reads sees the answer.
@@ -37,7 +37,7 @@ impl JsonBody {
     /// Takes the whole body as one document.
     pub(super) fn payload(&self) -> Result<Payload, Problem> {
         let payload = self.parse()?;
-        check_depth(&payload, "")?;
+        check_readable(&payload, "")?;
         Ok(payload)
     }
 

@@ -18,7 +18,7 @@ use super::{
     query::{DeadLettersQuery, Query},
     reply::{Reply, json, no_content},
     state::AppState,
-    strict::{Object, check_depth},
+    strict::{Object, check_readable},
     tasks::{IdempotencyKey, changed, mark},
     views::{Attempt, Attempts, DeadLetterList, DeadLetterView, RequeueMany, RequeueTask, Requeued, TaskView},
 };
@@ -120,7 +120,7 @@ pub(super) async fn requeue(
 ) -> Reply {
     let Object(RequeueTask { input, deadline }) = body.parse()?;
     if let Some(input) = &input {
-        check_depth(input, "/input")?;
+        check_readable(input, "/input")?;
     }
     let key = key.of_task(&state, id, "POST requeue", &body.payload()?).await?;
     changed(&state.orchestrator().requeue(id, &Requeue { input, deadline }, key).await?)

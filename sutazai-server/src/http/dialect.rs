@@ -33,8 +33,47 @@ impl Dialect {
         match self {
             Self::House => problem.respond(request_id),
             Self::OpenAi | Self::Ollama => {
-                problem.respond_as(status(problem), "application/json", self.text(problem, request_id))
+                problem.respond_as(self.status(problem), "application/json", self.text(problem, request_id))
             }
+        }
+    }
+
+    /// What is wrong, with every field at fault.
+    fn message(self, problem: &Problem) -> String {
+        let faults = problem.faults().iter().map(|fault| match self.place(&fault.path) {
+            place if place.is_empty() => fault.message.clone(),
+            place => format!("{place}: {}", fault.message),
+        });
+        // What is wrong with an answer of a model is told by the error itself.
+        let faults: Vec<_> = faults.filter(|fault| !problem.detail().contains(fault.as_str())).collect();
+        match &*faults {
+            [] => problem.detail().to_owned(),
+            faults => format!("{}: {}", problem.detail(), faults.join("; ")),
+        }
+    }
+
+    /// The field of a request in this form that a JSON pointer into what was made of it means.
+    fn place(self, pointer: &str) -> String {
+        let beside = |of: &str| pointer.strip_prefix(of).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let schema = match self {
+            Self::Ollama => "/format",
+            _ => "/response_format/json_schema/schema",
+        };
+        match (beside("/response_format/schema"), beside("/input/text")) {
+            (Some(rest), _) => dotted(&format!("{schema}{rest}")),
+            // An agent's task has the text of the last message.
+            (_, Some(_)) => "messages".to_owned(),
+            _ => dotted(pointer),
+        }
+    }
+
+    /// The status, where the model is what the request names, and nobody tells wrong from malformed.
+    pub(super) fn status(self, problem: &Problem) -> StatusCode {
+        match (self, problem.code(), problem.status()) {
+            (Self::House, _, status) => status,
+            (_, "model_not_found", _) => StatusCode::NOT_FOUND,
+            (.., StatusCode::UNPROCESSABLE_ENTITY) => StatusCode::BAD_REQUEST,
+            (.., status) => status,
         }
     }
 
@@ -43,18 +82,9 @@ impl Dialect {
         let text = match self {
             Self::House => serde_json::to_string(&problem.view(request_id)),
             Self::OpenAi => serde_json::to_string(&OpenAiError::of(problem)),
-            Self::Ollama => serde_json::to_string(&OllamaError { error: message(problem) }),
+            Self::Ollama => serde_json::to_string(&OllamaError { error: self.message(problem) }),
         };
         text.unwrap_or_default()
-    }
-}
-
-/// The status, where the model is what the request names, and nobody tells wrong from malformed.
-fn status(problem: &Problem) -> StatusCode {
-    match (problem.code(), problem.status()) {
-        ("model_not_found", _) => StatusCode::NOT_FOUND,
-        (_, StatusCode::UNPROCESSABLE_ENTITY) => StatusCode::BAD_REQUEST,
-        (_, status) => status,
     }
 }
 
@@ -64,19 +94,6 @@ fn code(problem: &Problem) -> &'static str {
         "timeout" => "model_timeout",
         "unavailable" => "model_unavailable",
         code => code,
-    }
-}
-
-/// What is wrong, with every field at fault.
-fn message(problem: &Problem) -> String {
-    let faults = problem.faults().iter().map(|fault| match dotted(&fault.path) {
-        place if place.is_empty() => fault.message.clone(),
-        place => format!("{place}: {}", fault.message),
-    });
-    let faults: Vec<_> = faults.collect();
-    match &*faults {
-        [] => problem.detail().to_owned(),
-        faults => format!("{}: {}", problem.detail(), faults.join("; ")),
     }
 }
 
@@ -123,7 +140,7 @@ struct OpenAiFault<'a> {
 impl OpenAiError<'_> {
     fn of(problem: &Problem) -> Self {
         let code = code(problem);
-        let r#type = match status(problem).as_u16() {
+        let r#type = match Dialect::OpenAi.status(problem).as_u16() {
             401 => "authentication_error",
             403 => "permission_error",
             429 if code == "budget_exceeded" => "insufficient_quota",
@@ -132,13 +149,14 @@ impl OpenAiError<'_> {
             424 | 500.. => "server_error",
             _ => "invalid_request_error",
         };
-        let place = problem.faults().first().map(|fault| dotted(&fault.path)).filter(|place| !place.is_empty());
+        let place = problem.faults().first().map(|fault| Dialect::OpenAi.place(&fault.path));
+        let place = place.filter(|place| !place.is_empty());
         let param = place.or_else(|| match code {
             "model_not_found" => Some("model".to_owned()),
             "context_length_exceeded" => Some("messages".to_owned()),
             _ => None,
         });
-        Self { error: OpenAiFault { message: message(problem), r#type, param, code } }
+        Self { error: OpenAiFault { message: Dialect::OpenAi.message(problem), r#type, param, code } }
     }
 }
 

@@ -102,10 +102,12 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// A problem as its address tells it, with the headers that the handler had set; faults of ours go to the log.
+/// A problem as its address tells it, with the headers that the handler had set; faults of ours go to the log: a name that the client has wrong is none.
 fn write(dialect: Dialect, problem: &Problem, id: &HeaderValue, headers: &HeaderMap) -> Response {
     let id = id.to_str().unwrap_or_default();
-    if let Some(report) = problem.report() {
+    if let Some(report) = problem.report()
+        && dialect.status(problem).is_server_error()
+    {
         tracing::error!(request_id = id, code = problem.code(), report, "a request failed");
     }
     let mut response = dialect.respond(problem, id);

@@ -62,7 +62,10 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem>
         return Ok(None);
     };
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    let refused = || Problem::field("/last_event_id", "Last-Event-ID is not the number of an event");
+    let refused = || {
+        let found = String::from_utf8_lossy(text);
+        Problem::field("/last_event_id", format!("Last-Event-ID is {found:?}, which is not the number of an event"))
+    };
     number.map(Some).ok_or_else(refused)
 }
 

@@ -15,7 +15,15 @@ impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let text = param(parts, state, "id").await.unwrap_or_default();
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let text = match &params {
+            Ok(params) => params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value).unwrap_or_default(),
+            // What no string can be, no id is. But it may stand in another part of the address.
+            Err(why) if !why.body_text().contains("`id`") => {
+                return Err(Problem::invalid(format!("the address is wrong: {}", why.body_text()), Vec::new()));
+            }
+            Err(_) => "",
+        };
         text.parse().map(Self).map_err(|_| Problem::not_found("task_not_found", format!("{text:?} is not a task's id")))
     }
 }

@@ -150,7 +150,7 @@ impl From<Error> for Problem {
             // The answer was to be a task's, and the task came to another end.
             (_, "task_failed" | "task_cancelled") => StatusCode::FAILED_DEPENDENCY,
             // A model is what the work needs. Where it is what the request names, the address says so (see `Dialect`).
-            (_, "model_not_found" | "model_damaged" | "model_unsupported" | "out_of_memory") => {
+            (_, "model_not_found" | "model_damaged" | "model_unavailable" | "model_unsupported" | "out_of_memory") => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             // Wrong is what the operator has set up, not what the client asks for.

@@ -1,24 +1,79 @@
-//! What JSON alone lets pass and the API does not: arrays for objects, repeated keys, bottomless nesting.
+//! What JSON alone lets pass and the API does not: repeated keys, bottomless nesting, and arrays for objects.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, MapAccess, SeqAccess, Visitor},
 };
 use sutazai_core::{Payload, task::Labels};
 
 use super::problem::Problem;
+pub(super) use crate::object::Object;
 
-/// Levels of arrays and objects in an input: as deep as serde_json reads, so that every reader can.
-const MAX_DEPTH: usize = 127;
+/// Levels of arrays and objects in an input: less than the 127 that most readers of JSON bear, for it stands in answers that nest as well.
+const MAX_DEPTH: usize = 100;
 
-/// Refuses a document that is nested deeper than readers of JSON accept.
-pub(super) fn check_depth(payload: &Payload, path: &str) -> Result<(), Problem> {
-    if depth(payload.as_str().as_bytes()) <= MAX_DEPTH {
-        return Ok(());
+/// Refuses a document that readers of JSON do not: nested too deep, a number beyond 64 bits of floating point, half a character in a string.
+pub(super) fn check_readable(payload: &Payload, path: &str) -> Result<(), Problem> {
+    if depth(payload.as_str().as_bytes()) > MAX_DEPTH {
+        return Err(Problem::field(path, format!("arrays and objects are nested deeper than {MAX_DEPTH} levels")));
     }
-    Err(Problem::field(path, format!("arrays and objects are nested deeper than {MAX_DEPTH} levels")))
+    payload.read::<Readable>().map(drop).map_err(|error| {
+        let fault = error.faults().first().map(|fault| fault.clone().below(path));
+        fault.map_or_else(|| error.into(), |fault| Problem::field(fault.path, fault.message))
+    })
+}
+
+/// JSON of which every part can be read.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// How deep arrays and objects nest in `json`, which is well-formed.
@@ -38,30 +93,6 @@ fn depth(json: &[u8]) -> usize {
         }
     }
     deepest
-}
-
-/// A `T` that is written as an object and nothing else: derived readers would take an array of its fields too.
-#[derive(Debug, Default)]
-pub(super) struct Object<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
 }
 
 /// A field that is there, be it `null`: without this an `Option` would take `null` for absent.
@@ -109,7 +140,24 @@ mod tests {
         assert_eq!(depth(br#"{"a":[1,{"b":"]][[{\"["}],"c":[]}"#), 3);
         assert_eq!(depth("[".repeat(20_000).as_bytes()), 20_000);
         let deepest = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
-        assert!(serde_json::from_str::<serde_json::Value>(&deepest).is_ok(), "what is let in can be read");
+        let wrapped = format!("{}{deepest}{}", "[".repeat(27), "]".repeat(27));
+        assert!(serde_json::from_str::<serde_json::Value>(&wrapped).is_ok(), "what is let in can be read");
+    }
+
+    #[test]
+    fn what_nobody_could_read_is_refused_with_its_place() {
+        let check = |text: &str| {
+            let problem = check_readable(&Payload::from_text(text).unwrap(), "/input").err();
+            problem.map(|problem| problem.faults()[0].path.clone())
+        };
+        for good in ["1", "null", r#"{"a":[1.5,-2,true,"\ud83d\ude00",12345678901234567890123]}"#] {
+            assert_eq!(check(good), None, "{good}");
+        }
+        assert_eq!(check(r#""\ud800""#).as_deref(), Some("/input"));
+        assert_eq!(check(r#"{"a":[0,"\udc00x"]}"#).as_deref(), Some("/input/a/1"));
+        assert_eq!(check(r#"{"a":{"b":1e999}}"#).as_deref(), Some("/input/a/b"));
+        assert!(check(r#"{"\ud800":1}"#).is_some());
+        assert_eq!(check(&format!("{}1{}", "[".repeat(101), "]".repeat(101))).as_deref(), Some("/input"));
     }
 
     #[test]

@@ -32,6 +32,29 @@ async fn malformed_and_wrong_bodies() {
     post(&"[".repeat(20_000)).await.problem(400, "malformed_json");
 }
 
+/// What the answer to `tasks list` could not be read with would hide every other task.
+#[tokio::test]
+async fn an_input_that_nobody_can_read_is_refused_wherever_it_comes() {
+    let server = server().await;
+    for (input, place) in [(r#""\ud800""#, ""), (r#"{"n": 1e999}"#, "/n"), (r#"[0, ["\udfff"]]"#, "/1/0")] {
+        let task = format!(r#"{{"agent":"dev.echo","input":{input}}}"#);
+        let schedule = format!(r#"{{"name":"s","every_ms":60000,"task":{task}}}"#);
+        for (path, body, prefix) in [
+            ("/api/v1/tasks", task, "/input"),
+            ("/api/v1/schedules", schedule, "/task/input"),
+            ("/agents/dev.echo/v1/jobs", input.to_owned(), ""),
+        ] {
+            let problem = server.post(path, body).await.problem(422, "invalid");
+            assert_eq!(problem["errors"][0]["path"], format!("{prefix}{place}"), "{path}");
+        }
+    }
+    for name in [".", ".."] {
+        let schedule = json!({"name": name, "every_ms": 60_000, "task": {"agent": "dev.echo", "input": {}}});
+        let problem = server.post("/api/v1/schedules", schedule.to_string()).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["path"], "/name");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_field_is_named() {
     let server = server().await;

@@ -79,7 +79,7 @@ async fn a_wrong_signal_is_refused() {
     server.post(&path, format!("\"{}\"", "x".repeat(1 << 20))).await.problem(422, "invalid");
     let long = format!("/api/v1/tasks/{id}/signals/{}", "x".repeat(256));
     server.post(&long, "1").await.problem(422, "invalid");
-    server.post(&format!("/api/v1/tasks/{id}/signals/%ff"), "1").await.problem(404, "task_not_found");
+    server.post(&format!("/api/v1/tasks/{id}/signals/%ff"), "1").await.problem(422, "invalid");
     server.post(&format!("/api/v1/tasks/{NOBODY}/signals/go"), "1").await.problem(404, "task_not_found");
     server.keyed(&format!("/api/v1/tasks/{NOBODY}/signals/go"), "k", json!(1)).await.problem(404, "task_not_found");
     server.keyed(&path, "with space", json!(1)).await.problem(422, "invalid");

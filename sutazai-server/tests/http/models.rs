@@ -178,6 +178,10 @@ async fn models_are_listed_with_the_agents() {
     let shown = server.post("/api/show", r#"{"model": "hashed"}"#).await.expect(200).json();
     assert_eq!(shown["capabilities"], json!(["embedding"]));
     assert_eq!(shown["model_info"]["hashed.embedding_length"], 8);
+    // As Ollama's own client writes it.
+    server.post("/api/show", r#"{"model": "", "name": "hashed"}"#).await.expect(200);
+    server.ask(Method::HEAD, "/", &[], Body::empty()).await.expect(200);
+    assert!(server.get("/").await.expect(200).text().contains("running"));
     server.post("/api/show", r#"{"name": "nobody"}"#).await.expect(404);
     assert!(server.get("/api/version").await.expect(200).json()["version"].is_string());
 }
@@ -312,6 +316,11 @@ async fn errors_have_the_form_of_their_address() {
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"max_tokens": -1}), "max_tokens"),
         (json!({"tool_choice": "required"}), "tool_choice"),
+        (json!({"messages": [["user", "x", null, null]]}), "messages[0]"),
+        (json!({"stream_options": [true]}), "stream_options"),
+        (json!({"response_format": ["text", null]}), "response_format"),
+        (json!({"tools": [["function", {"name": "f"}]]}), "tools[0]"),
+        (json!({"tools": [{"function": ["f", null, null]}]}), "tools[0].function"),
     ] {
         assert_eq!(openai_error(chat(question(more)).await, 400)["param"], param);
     }
@@ -334,6 +343,8 @@ async fn errors_have_the_form_of_their_address() {
     };
     assert!(ollama(question(json!({"model": "nobody"})), 404).await.contains("nobody"));
     assert!(ollama(question(json!({"options": {"temperature": 9}})), 400).await.contains("options.temperature"));
+    assert!(ollama(question(json!({"options": [0.5]})), 400).await.contains("options"));
+    assert!(ollama(json!({"model": "actor", "keep_alive": "soon"}).to_string(), 400).await.contains("keep_alive"));
     ollama(question(long), 400).await;
     ollama("{".into(), 400).await;
     ollama(large, 413).await;
@@ -341,6 +352,46 @@ async fn errors_have_the_form_of_their_address() {
     let origin = [("origin", "https://evil.example"), ("content-type", "text/plain")];
     let foreign = server.ask(Method::POST, "/api/chat", &origin, question(json!({}))).await.expect(403).json();
     assert!(foreign["error"].is_string());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_as_its_address_calls_it() {
+    let server = checking("{}").await;
+    let schema = json!({"type": "object", "properties": {"x": {"type": "number-like"}}});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let body = question(json!({"response_format": format}));
+    let error = openai_error(server.post("/v1/chat/completions", body).await, 400);
+    assert_eq!(
+        (&error["code"], &error["param"]),
+        (&json!("schema_unsupported"), &json!("response_format.json_schema.schema.properties.x.type"))
+    );
+    let error = server.post("/api/chat", question(json!({"format": schema}))).await.expect(400).json();
+    assert!(error["error"].as_str().unwrap().contains(" format.properties.x.type: "), "{error}");
+    let body = json!({"model": "agent:dev.echo", "prompt": "Hi"});
+    for (path, more) in
+        [("/v1/completions", json!({})), ("/api/generate", json!({})), ("/api/generate", json!({"prompt": ""}))]
+    {
+        let mut body = body.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = server.post(path, body.to_string()).await.expect(400);
+        assert!(error.text().contains("an agent is asked"), "{path}: {}", error.text());
+    }
+    for more in [json!({"truncate": false}), json!({"dimensions": 4})] {
+        let mut body = json!({"model": "hashed", "input": "x"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = speaking(Arc::new(ScriptedChat::new("actor"))).await.post("/api/embed", body.to_string()).await;
+        assert!(error.expect(400).text().contains(more.as_object().unwrap().keys().next().unwrap()), "{more}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_clients_ask_for_themselves_are_counted() {
+    let server = speaking(Arc::new(ScriptedChat::new("actor").otherwise("To be, or not."))).await;
+    server.post("/v1/chat/completions", question(json!({}))).await.expect(200);
+    server.post("/api/chat", question(json!({}))).await.expect(200);
+    let metrics = server.get("/metrics").await.expect(200).text();
+    let line = r#"sutazai_agents_model_tokens_total{agent="",model="actor",role="completion"} 8"#;
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ pub(crate) async fn store_a_family(store: &dyn TaskStore) {
         next: Some(at(2)),
         revision: 3,
     };
-    assert!(store.put_schedule(&record, None).await.unwrap());
+    assert!(store.put_schedule(&record, None, None).await.unwrap());
     store.remember(&key("schedule-1", 5), &json("{}"), at(0)).await.unwrap();
 }
 

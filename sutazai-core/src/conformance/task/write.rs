@@ -309,7 +309,7 @@ pub async fn acknowledged_writes_survive<S: TaskStore>(open: impl AsyncFn() -> S
     let signal = TaskWrite::Signal { task, signal: super::signal("go", 1), key: None };
     assert_eq!(store.write(&[append, signal]).await?, [WriteOutcome::Applied, WriteOutcome::Applied]);
     held.step.task.wakes = 1;
-    assert!(store.put_schedule(&super::scheduled("daily", Some(START)), None).await?);
+    assert!(store.put_schedule(&super::scheduled("daily", Some(START)), None, None).await?);
     store.remember(&key("answer", 1), &Payload::of(&7)?, super::wall()).await?;
     let feed = store.feed(0, 100).await?;
     store.close().await?;

@@ -227,18 +227,15 @@ impl TaskStore for MemoryTaskStore {
         }
     }
 
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
-        Ok(self.open()?.schedules.put(record, expected))
-    }
-
-    async fn put_schedule_once(
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool> {
         let now = self.clock.now();
         let State { keys, schedules, .. } = &mut *self.open()?;
+        let Some(answer) = answer else { return Ok(schedules.put(record, expected)) };
         if keys.recall(&answer.key, now) != Recalled::New || !schedules.put(record, expected) {
             return Ok(false);
         }

@@ -165,14 +165,13 @@ pub trait TaskStore: Send + Sync + 'static {
     // ---- schedules ----
 
     /// Stores a schedule: a new one if `expected` is none, else over the one at that revision. False if there is one already, or it is not at that revision.
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool>;
-
-    /// The same, with the answer to the request that asked for it: both are stored in one commit, or neither is. False too if the key was used.
-    async fn put_schedule_once(
+    ///
+    /// With an `answer` to the request that asked for it, both are stored in one commit, or neither is: false too if its key was used.
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool>;
 
     /// The schedule called `name`.

@@ -15,9 +15,10 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use sutazai_core::{
-    Result,
-    model::{ChatModel, ChatRequest, ChatStream, ModelCapabilities, ModelInfo, ResponseFormat},
+    Error, ErrorKind, Result,
+    model::{ChatEvent, ChatModel, ChatRequest, ChatStream, ModelCapabilities, ModelInfo, ResponseFormat},
 };
 
 use self::exchange::Exchange;
@@ -66,6 +67,8 @@ impl Default for StructuredConfig {
 /// is given on, and the model is asked to make them again, with the fault as each one's result. A text that comes in place of calls which were wrong follows
 /// what was said before in a paragraph of its own. An answer that makes calls need not have the form.
 ///
+/// Without tools there are no calls: one that a backend makes all the same ends the answer.
+///
 /// **Loops.** If the conversation ends with [`loop_after`](StructuredConfig::loop_after) rounds of the same calls with the same results, or with as many turns
 /// of up to four rounds, and the model makes the same calls again, they are not given on.
 ///
@@ -108,7 +111,9 @@ impl ChatModel for Structured {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatStream> {
         if request.tools.is_empty() && request.response_format == ResponseFormat::Text {
-            return self.inner.chat(request).await;
+            let answer = self.inner.chat(request).await?;
+            let model = Arc::clone(&self.inner);
+            return Ok(answer.map_events(|events| events.map(move |event| without_calls(&*model, event))));
         }
         request.check(self.info())?;
         let (model, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
@@ -121,6 +126,19 @@ impl ChatModel for Structured {
 
     async fn unload(&self) -> Result<()> {
         self.inner.unload().await
+    }
+}
+
+/// Calls are of no use to who has offered no tools.
+fn without_calls(model: &dyn ChatModel, event: Result<ChatEvent>) -> Result<ChatEvent> {
+    match event {
+        Ok(ChatEvent::ToolCall(_)) => {
+            Err(Error::new(ErrorKind::Failed, "the answer calls a tool, and the request offers none")
+                .with_code("answer_invalid")
+                .during("chat with")
+                .about(&model.info().name))
+        }
+        event => event,
     }
 }
 

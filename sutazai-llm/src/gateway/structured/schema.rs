@@ -263,6 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn a_circle_of_references_ends() {
+        for circle in [
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        ] {
+            let schema = Schema::compile(&circle, "").unwrap();
+            let value = json!({"a": [1]});
+            assert!(schema.fits(&value) && schema.flaws(&value, 0).is_empty(), "{circle}");
+            assert!(schema.misread(&value).is_empty(), "{circle}");
+        }
+    }
+
+    #[test]
     fn what_is_no_schema_is_refused() {
         let refused = |schema: Value| Schema::compile(&schema, "/response_format/schema").unwrap_err();
         let error = refused(json!({"properties": {"x": {"type": "number-like"}}}));

@@ -33,10 +33,17 @@ impl Grammars {
         let mut factory = ParserFactory::new(&environment, capabilities, &[])
             .map_err(|error| internal("the vocabulary cannot be indexed", &error))?;
         factory.quiet();
+        // Ten times the library's, which are passed by objects of some hundred optional fields; 500,000 items take 25 ms by its own figures.
+        let limits = factory.limits_mut();
+        limits.max_items_in_row *= 10;
+        limits.step_max_items *= 10;
+        limits.step_lexer_fuel *= 10;
+        limits.verbose_errors = false;
         Ok(Self { factory })
     }
 
-    /// The rules for an answer of this form; none where it is free.
+    /// The rules for an answer of this form; none where it is free. Code `schema_unsupported` where no rules can be made of a schema, or none that an answer
+    /// can begin by.
     pub(crate) fn compile(&self, format: &ResponseFormat) -> Result<Option<Grammar>> {
         let schema = match format {
             ResponseFormat::Text => return Ok(None),
@@ -45,10 +52,14 @@ impl Grammars {
         };
         let grammar = TopLevelGrammar::from_json_schema(with_plain_spacing(schema)?);
         let matcher = Matcher::new(self.factory.create_parser(grammar));
-        match matcher.get_error() {
-            None => Ok(Some(Grammar { matcher, mask: None })),
-            Some(reason) => Err(unsupported_schema(reason.lines().next().unwrap_or_default())),
+        if let Some(reason) = matcher.get_error() {
+            return Err(unsupported_schema(&reason));
         }
+        // Some schemas prove to be circular or too wide only when the first token is looked for, or the first after those that leave no choice.
+        let mut tried = matcher.deep_clone();
+        tried.consume_ff_tokens();
+        tried.compute_mask_or_eos().map_err(|error| unsupported_schema(&error.to_string()))?;
+        Ok(Some(Grammar { matcher, mask: None }))
     }
 }
 
@@ -66,6 +77,7 @@ fn with_plain_spacing(mut schema: Value) -> Result<Value> {
 }
 
 fn unsupported_schema(reason: &str) -> Error {
+    let reason = reason.lines().next().unwrap_or_default();
     Error::invalid("no answer can be bound to this schema", vec![Fault::new("/response_format/schema", reason)])
         .with_code("schema_unsupported")
         .during("compile schema")
@@ -78,10 +90,10 @@ pub(crate) struct Grammar {
 }
 
 impl Grammar {
-    /// Works out which tokens may come next.
+    /// Works out which tokens may come next; code `schema_unsupported` where the schema is too large a choice there.
     pub(crate) fn prepare(&mut self) -> Result<()> {
-        let mask = self.matcher.compute_mask_or_eos().map_err(|error| internal("the grammar broke off", &error))?;
-        self.mask = Some(mask);
+        let mask = self.matcher.compute_mask_or_eos();
+        self.mask = Some(mask.map_err(|error| unsupported_schema(&error.to_string()))?);
         Ok(())
     }
 
@@ -92,7 +104,7 @@ impl Grammar {
 
     /// Goes on past `token`; true where the answer is complete.
     pub(crate) fn take(&mut self, token: u32) -> Result<bool> {
-        self.matcher.consume_token(token).map_err(|error| internal("the grammar broke off", &error))?;
+        self.matcher.consume_token(token).map_err(|error| unsupported_schema(&error.to_string()))?;
         Ok(self.matcher.is_stopped())
     }
 }

@@ -154,7 +154,9 @@ fn tenants_and_limits_are_tables_in_a_file_and_json_elsewhere() {
     let budgets = "[budgets.task]\ntokens = 7\n[budgets.tenant.Big]\ncost = 2\n[budgets.prices.'m:1b']\nprompt = 0.5\n";
     file.write_all(format!("{text}{budgets}").as_bytes()).unwrap();
     let path = file.path().to_str().unwrap();
-    let settings = with(&[("config", path)], &[]).unwrap().settings;
+    let found = with(&[("config", path)], &[]).unwrap();
+    assert!(["tenants", "agent_limits", "budgets"].iter().all(|name| origin(&found, name).ends_with(".toml")));
+    let settings = found.settings;
     let rules: Vec<_> = settings.tenants.rules().map(|(name, rule)| (name, rule.weight)).collect();
     assert_eq!((rules, settings.tenants.others().concurrency), (vec![("Big", 2.5)], Some(3)));
     assert_eq!(settings.agent_limits.of("dev.echo", Default::default()).per_minute, Some(7));
@@ -222,6 +224,7 @@ fn a_broken_file_is_explained_without_what_stands_in_it() {
         ("webhook_secret = [\"hunter2\"", "line 1, column "),
         ("webhook_secret = { hunter2 = 1 }", "webhook_secret: found a table or a list"),
         ("webhook_secret = 1e999hunter2", "line 1, column "),
+        ("max_running = 7\nlease_ms = 99_999_999_999_999_999_999 # hunter2", "line 2, which gives lease_ms: "),
     ];
     for (text, place) in broken {
         let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -242,6 +245,10 @@ fn a_list_is_written_as_one_in_a_file_too() {
 
 #[test]
 fn what_no_server_starts_with_is_found_before_it_starts() {
+    let schema = with(&[("postgres_schema", "a b")], &[]).unwrap_err().to_string();
+    assert!(schema.contains("postgres_schema: found \"a b\"") && schema.contains("a-z, 0-9 and _"), "{schema}");
+    let strange = with(&[], &[("SUTAZAI_DATA_DIR", "/tmp/\u{fffd}")]).unwrap_err().to_string();
+    assert!(strange.contains("data_dir: found") && strange.contains("allowed is text in UTF-8"), "{strange}");
     let wrong = [("listen", "0.0.0.0:1"), ("prometheus_namespace", "1 bad"), ("role", "api")];
     let found = with(&wrong, &[]).unwrap();
     let refused = found.settings.check().unwrap_err();

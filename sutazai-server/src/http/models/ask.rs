@@ -1,7 +1,10 @@
 //! Asking a model, or an agent as if it were one.
 
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
-use sutazai_core::model::{Caller, ChatRequest, ChatStream, Embeddings, Served};
+use futures_util::StreamExt;
+use sutazai_core::model::{Caller, ChatEvent, ChatRequest, ChatStream, Embeddings, Served};
 
 use super::{
     agent,
@@ -56,6 +59,7 @@ pub(in crate::http) async fn ask_model(
     mut request: ChatRequest,
     headers: &HeaderMap,
 ) -> Result<Begun, Problem> {
+    refuse_agent(name)?;
     let model = find::chat(state.orchestrator().models(), name)?;
     request.model = Some(model.info().name.clone());
     request.caching = caching(headers);
@@ -63,7 +67,33 @@ pub(in crate::http) async fn ask_model(
         begun = model.chat(request) => begun?,
         () = state.closing().cancelled() => return Err(shutting_down().into()),
     };
-    Ok(Begun::new(stream))
+    let (metrics, model) = (Arc::clone(state.metrics()), stream.served().model.clone());
+    let count = move |event: &sutazai_core::Result<ChatEvent>| {
+        if let Ok(ChatEvent::Finish(finish)) = event {
+            metrics.model_asked(&model, finish.usage);
+        }
+    };
+    Ok(Begun::new(stream.map_events(|events| events.inspect(count))))
+}
+
+/// Refuses the name of an agent where only a model will do.
+pub(in crate::http) fn refuse_agent(name: &str) -> Result<(), Problem> {
+    if name.starts_with(AGENT) {
+        let message = "an agent is asked with a message of the user, at /v1/chat/completions or /api/chat";
+        return Err(Problem::field("/model", message));
+    }
+    Ok(())
+}
+
+/// Refuses another length of vectors than the one that the embedding model has which `name` means.
+pub(in crate::http) fn check_dimensions(state: &AppState, name: &str, wanted: Option<usize>) -> Result<(), Problem> {
+    let has = find::embedding(state.orchestrator().models(), name)?.info().dimension;
+    match wanted.filter(|wanted| *wanted != has) {
+        None => Ok(()),
+        Some(wanted) => {
+            Err(Problem::field("/dimensions", format!("the model has {has}, not {wanted}, and cuts none off")))
+        }
+    }
 }
 
 /// The vectors of `texts` by the embedding model that `name` means, with its name and what is said in headers. The caller is as of [`ask_model`].

@@ -22,7 +22,7 @@ pub(super) fn chat<'a>(models: &'a Models, name: &str) -> Result<&'a Arc<dyn Cha
 }
 
 /// The embedding model that `name` means.
-pub(in crate::http) fn embedding<'a>(models: &'a Models, name: &str) -> Result<&'a Arc<dyn EmbeddingModel>> {
+pub(super) fn embedding<'a>(models: &'a Models, name: &str) -> Result<&'a Arc<dyn EmbeddingModel>> {
     find(name, |name| models.embedding(Some(name)))
 }
 

@@ -13,8 +13,8 @@ mod tools;
 
 pub(super) use self::{
     answer::Whole,
-    ask::{AGENT, Begun, ask, ask_model, embed},
-    find::{embedding, info, infos, named},
+    ask::{AGENT, Begun, ask, ask_model, check_dimensions, embed, refuse_agent},
+    find::{info, infos, named},
     headers::TASK_ID,
     images::{of_base64, of_url},
     sampling::{max_tokens, sampling},

@@ -4,13 +4,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sutazai_core::model::ToolSpec;
 
-use crate::http::problem::Problem;
+use crate::http::{problem::Problem, strict::Object};
 
 /// A tool of a request.
 #[derive(Debug, Deserialize)]
 pub(in crate::http) struct ToolBody {
     r#type: Option<String>,
-    function: Option<FunctionBody>,
+    function: Option<Object<FunctionBody>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -21,9 +21,9 @@ struct FunctionBody {
 }
 
 /// The tools of a request, where only functions are tools.
-pub(in crate::http) fn tools(bodies: Vec<ToolBody>) -> Result<Vec<ToolSpec>, Problem> {
-    let tool = |(index, body): (usize, ToolBody)| match (body.r#type.as_deref(), body.function) {
-        (None | Some("function"), Some(function)) => Ok(ToolSpec {
+pub(in crate::http) fn tools(bodies: Vec<Object<ToolBody>>) -> Result<Vec<ToolSpec>, Problem> {
+    let tool = |(index, Object(body)): (usize, Object<ToolBody>)| match (body.r#type.as_deref(), body.function) {
+        (None | Some("function"), Some(Object(function))) => Ok(ToolSpec {
             name: function.name,
             description: function.description.unwrap_or_default(),
             parameters: function.parameters.unwrap_or_else(|| json!({"type": "object", "properties": {}})),

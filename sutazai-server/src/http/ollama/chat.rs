@@ -35,18 +35,18 @@ pub(super) struct ChatBody {
     model: Option<String>,
     /// Oldest first: `role`, `content`, `images` in base64, `tool_calls`, `tool_name`. None loads the model.
     #[schema(value_type = Vec<serde_json::Value>, required = false)]
-    messages: Option<Vec<MessageBody>>,
+    messages: Option<Vec<Object<MessageBody>>>,
     /// Send the answer as it comes; so it is unless this is false.
     stream: Option<bool>,
     /// `temperature`, `top_p`, `seed`, `num_predict` (-1: what fits), `stop`.
     #[schema(value_type = serde_json::Value, required = false)]
-    options: Option<OptionsBody>,
+    options: Option<Object<OptionsBody>>,
     /// `json` or a JSON schema.
     #[schema(value_type = serde_json::Value, required = false)]
     format: Option<Value>,
     /// Functions that the model may call.
     #[schema(value_type = Vec<serde_json::Value>, required = false)]
-    tools: Option<Vec<ToolBody>>,
+    tools: Option<Vec<Object<ToolBody>>>,
     /// Whether the model thinks aloud first.
     #[schema(value_type = serde_json::Value, required = false)]
     think: Option<Value>,
@@ -66,7 +66,7 @@ impl ChatBody {
         request.tools = tools(self.tools.unwrap_or_default())?;
         request.response_format = format(self.format)?;
         request.think = think(self.think.as_ref())?;
-        self.options.unwrap_or_default().apply(&mut request)?;
+        self.options.unwrap_or_default().0.apply(&mut request)?;
         Ok(Some(request))
     }
 }

@@ -11,6 +11,7 @@ use crate::http::{
     body::UntypedBody,
     dialect::OllamaError,
     models::{self, Texts, named},
+    problem::Problem,
     reply::{Reply, json},
     state::AppState,
     strict::Object,
@@ -23,9 +24,13 @@ pub(super) struct EmbedBody {
     /// An embedding model of `/api/tags`.
     #[schema(required = true)]
     model: Option<String>,
-    /// A string or several. What is beyond the model's context is cut, as `truncate` has it.
+    /// A string or several.
     #[schema(value_type = serde_json::Value, required = true)]
     input: Option<Texts>,
+    /// Only true: what is beyond the model's context is cut.
+    truncate: Option<bool>,
+    /// Only what the model has.
+    dimensions: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -49,9 +54,13 @@ struct Embedded<'a> {
 )]
 pub(super) async fn embed(State(state): State<AppState>, UntypedBody(body): UntypedBody) -> Reply {
     let began = Instant::now();
-    let Object(EmbedBody { model, input }) = body.parse()?;
-    let Texts(texts) = input.unwrap_or_default();
-    let (embeddings, model, headers) = models::embed(&state, &named(model)?, &texts).await?;
+    let Object(EmbedBody { model, input, truncate, dimensions }) = body.parse()?;
+    let (model, Texts(texts)) = (named(model)?, input.unwrap_or_default());
+    if truncate == Some(false) {
+        return Err(Problem::field("/truncate", "only true is supported: a text beyond the model's context is cut"));
+    }
+    models::check_dimensions(&state, &model, dimensions)?;
+    let (embeddings, model, headers) = models::embed(&state, &model, &texts).await?;
     let embedded = Embedded {
         model: &model,
         embeddings: &embeddings.vectors,

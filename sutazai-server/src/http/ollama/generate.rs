@@ -42,7 +42,7 @@ pub(super) struct GenerateBody {
     stream: Option<bool>,
     /// `temperature`, `top_p`, `seed`, `num_predict` (-1: what fits), `stop`.
     #[schema(value_type = serde_json::Value, required = false)]
-    options: Option<OptionsBody>,
+    options: Option<Object<OptionsBody>>,
     /// `json` or a JSON schema.
     #[schema(value_type = serde_json::Value, required = false)]
     format: Option<Value>,
@@ -91,7 +91,7 @@ impl GenerateBody {
         let mut request = ChatRequest::new(system.into_iter().chain([question]).collect());
         request.response_format = format(self.format)?;
         request.think = think(self.think.as_ref())?;
-        self.options.unwrap_or_default().apply(&mut request)?;
+        self.options.unwrap_or_default().0.apply(&mut request)?;
         Ok(Some(request))
     }
 }

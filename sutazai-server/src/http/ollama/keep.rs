@@ -8,7 +8,11 @@ use super::{
     options::keeps_not,
     wire::{Form, OllamaWire},
 };
-use crate::http::{models::info, reply::Reply, state::AppState};
+use crate::http::{
+    models::{info, refuse_agent},
+    reply::Reply,
+    state::AppState,
+};
 
 /// Loads the model that `name` means, or with a `keep_alive` of nothing unloads it, whichever kind it is of.
 pub(super) async fn keep(
@@ -19,8 +23,9 @@ pub(super) async fn keep(
     began: Instant,
 ) -> Reply {
     let models = state.orchestrator().models();
+    refuse_agent(name)?;
     let name = info(models, name)?.name.as_str();
-    let unloads = keeps_not(keep_alive);
+    let unloads = keeps_not(keep_alive)?;
     if let Ok(model) = models.chat(Some(name)) {
         if unloads { model.unload().await? } else { model.load().await? }
     }

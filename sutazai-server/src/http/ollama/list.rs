@@ -1,5 +1,7 @@
 //! The models there are, those in memory, and who answers here.
 
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode};
 use serde::Serialize;
 use sutazai_core::{
@@ -60,11 +62,15 @@ impl<'a> ModelOut<'a> {
             // What this process holds itself is not on a graphics card. Of others nobody knows.
             size_vram: known(info).map(|_| 0),
             context_length: Some(info.context_length),
-            expires_at: held.left.map(|left| SystemClock.now().plus(left)),
+            // Ollama says so of what stays, and its client calls it "Forever".
+            expires_at: held.left.or(known(info).map(|_| FOREVER)).map(|left| SystemClock.now().plus(left)),
             ..Self::on_disk(info)
         }
     }
 }
+
+/// About three hundred years.
+const FOREVER: Duration = Duration::from_secs(300 * 365 * 24 * 3_600);
 
 /// Room that a model's JSON takes.
 const SIZE: usize = 512;
@@ -92,6 +98,17 @@ pub(super) async fn ps(State(state): State<AppState>) -> Reply {
     let models: Vec<_> = held.iter().map(ModelOut::in_memory).collect();
     let size = models.len() * SIZE;
     json(StatusCode::OK, &ModelList { models }, size)
+}
+
+/// Is it there?
+///
+/// Ollama's own client looks here before it asks for anything.
+#[utoipa::path(
+    get, path = "/", tag = "ollama", operation_id = "ollama_root",
+    responses((status = 200, description = "It is", body = String, content_type = "text/plain")),
+)]
+pub(super) async fn root() -> &'static str {
+    "SutazAI is running; its addresses are at /docs\n"
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sutazai_core::model::{Image, Message, Role, ToolCall};
 
-use crate::http::{models::of_base64, problem::Problem};
+use crate::http::{models::of_base64, problem::Problem, strict::Object};
 
 /// One message.
 #[derive(Debug, Deserialize)]
@@ -12,7 +12,7 @@ pub(super) struct MessageBody {
     role: Role,
     content: Option<String>,
     images: Option<Vec<String>>,
-    tool_calls: Option<Vec<CallBody>>,
+    tool_calls: Option<Vec<Object<CallBody>>>,
     tool_name: Option<String>,
     tool_call_id: Option<String>,
 }
@@ -20,7 +20,7 @@ pub(super) struct MessageBody {
 #[derive(Debug, Deserialize)]
 struct CallBody {
     id: Option<String>,
-    function: CalledFunction,
+    function: Object<CalledFunction>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -33,18 +33,18 @@ struct CalledFunction {
 /// The conversation of a request.
 ///
 /// Here a result names its tool, and calls need no ids: they get some, and a result belongs to the first call of its tool that has none yet.
-pub(super) fn messages(bodies: Vec<MessageBody>) -> Result<Vec<Message>, Problem> {
+pub(super) fn messages(bodies: Vec<Object<MessageBody>>) -> Result<Vec<Message>, Problem> {
     let mut open: Vec<(String, String)> = Vec::new();
     let mut calls = 0;
     let mut messages = Vec::with_capacity(bodies.len());
-    for (index, body) in bodies.into_iter().enumerate() {
+    for (index, Object(body)) in bodies.into_iter().enumerate() {
         let mut message = Message::new(body.role, body.content.unwrap_or_default());
         message.images = pictures(&format!("/messages/{index}/images"), body.images.unwrap_or_default())?;
-        for call in body.tool_calls.unwrap_or_default() {
+        for Object(call) in body.tool_calls.unwrap_or_default() {
             let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{calls}"));
             calls += 1;
-            open.push((id.clone(), call.function.name.clone()));
-            let CalledFunction { name, arguments } = call.function;
+            let Object(CalledFunction { name, arguments }) = call.function;
+            open.push((id.clone(), name.clone()));
             message.tool_calls.push(ToolCall { id, name, arguments });
         }
         if body.role == Role::Tool {

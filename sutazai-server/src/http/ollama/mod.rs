@@ -25,4 +25,5 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list::ps))
         .routes(routes!(show::show))
         .routes(routes!(list::version))
+        .routes(routes!(list::root))
 }

@@ -99,7 +99,9 @@ struct Shown<'a> {
 )]
 pub(super) async fn show(State(state): State<AppState>, UntypedBody(body): UntypedBody) -> Reply {
     let Object(ShowBody { model, name }) = body.parse()?;
-    let info = info(state.orchestrator().models(), &named(model.or(name))?)?;
+    // Ollama's own client writes both, and leaves one empty.
+    let name = model.filter(|model| !model.is_empty()).or(name);
+    let info = info(state.orchestrator().models(), &named(name)?)?;
     let shown = Shown {
         license: known(info).map_or("", |known| known.license),
         details: Details::of(info),

@@ -49,7 +49,7 @@ pub(super) struct CompletionBody {
     stream: Option<bool>,
     /// `include_usage`: a stream ends with the tokens used.
     #[schema(value_type = serde_json::Value, required = false)]
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     /// Only 1.
     n: Option<u32>,
     /// Not supported.

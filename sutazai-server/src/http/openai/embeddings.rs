@@ -100,10 +100,7 @@ pub(super) async fn embed(State(state): State<AppState>, body: JsonBody) -> Repl
     if texts.is_empty() {
         return Err(Problem::field("/input", "at least one text is needed"));
     }
-    let has = models::embedding(state.orchestrator().models(), &model)?.info().dimension;
-    if let Some(wanted) = dimensions.filter(|wanted| *wanted != has) {
-        return Err(Problem::field("/dimensions", format!("the model has {has}, not {wanted}, and cuts none off")));
-    }
+    models::check_dimensions(&state, &model, dimensions)?;
     let (embeddings, model, headers) = models::embed(&state, &model, &texts).await?;
     let row = |(index, vector)| Row { object: "embedding", index, embedding: Vector::new(vector, encoding_format) };
     let data = embeddings.vectors.iter().map(Vec::as_slice).enumerate().map(row).collect();

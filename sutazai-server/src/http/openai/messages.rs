@@ -9,14 +9,14 @@ use serde::{
 use serde_json::Value;
 use sutazai_core::model::{Image, Message, Role, ToolCall};
 
-use crate::http::{models::of_url, problem::Problem};
+use crate::http::{models::of_url, problem::Problem, strict::Object};
 
 /// One message.
 #[derive(Debug, Deserialize)]
 pub(super) struct MessageBody {
     role: Speaker,
     content: Option<Content>,
-    tool_calls: Option<Vec<CallBody>>,
+    tool_calls: Option<Vec<Object<CallBody>>>,
     tool_call_id: Option<String>,
 }
 
@@ -36,14 +36,14 @@ enum Speaker {
 #[derive(Debug)]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<Object<Part>>),
 }
 
 #[derive(Debug, Deserialize)]
 struct Part {
     r#type: String,
     text: Option<String>,
-    image_url: Option<ImageUrl>,
+    image_url: Option<Object<ImageUrl>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +54,7 @@ struct ImageUrl {
 #[derive(Debug, Deserialize)]
 struct CallBody {
     id: String,
-    function: CalledFunction,
+    function: Object<CalledFunction>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,11 +89,15 @@ impl<'de> Deserialize<'de> for Content {
 }
 
 /// The conversation of a request.
-pub(super) fn messages(bodies: Vec<MessageBody>) -> Result<Vec<Message>, Problem> {
+pub(super) fn messages(bodies: Vec<Object<MessageBody>>) -> Result<Vec<Message>, Problem> {
     if bodies.is_empty() {
         return Err(Problem::field("/messages", "at least one message is needed"));
     }
-    bodies.into_iter().enumerate().map(|(index, body)| body.into_message(&format!("/messages/{index}"))).collect()
+    bodies
+        .into_iter()
+        .enumerate()
+        .map(|(index, Object(body))| body.into_message(&format!("/messages/{index}")))
+        .collect()
 }
 
 impl MessageBody {
@@ -110,18 +114,20 @@ impl MessageBody {
             Some(Content::Text(text)) => (text, Vec::new()),
             Some(Content::Parts(parts)) => joined(parts, &format!("{at}/content"))?,
         };
-        let tool_calls = self.tool_calls.unwrap_or_default().into_iter().map(CallBody::into_call).collect();
+        let tool_calls = self.tool_calls.unwrap_or_default().into_iter().map(|Object(call)| call.into_call()).collect();
         Ok(Message { role, content, images, tool_calls, tool_call_id: self.tool_call_id })
     }
 }
 
 /// The parts of a message: a line for each of text, and the pictures.
-fn joined(parts: Vec<Part>, at: &str) -> Result<(String, Vec<Image>), Problem> {
+fn joined(parts: Vec<Object<Part>>, at: &str) -> Result<(String, Vec<Image>), Problem> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
-    for (index, part) in parts.into_iter().enumerate() {
+    for (index, Object(part)) in parts.into_iter().enumerate() {
         match (&*part.r#type, part.text, part.image_url) {
             ("text", Some(text), _) => texts.push(text),
-            ("image_url", _, Some(image)) => images.push(of_url(&format!("{at}/{index}/image_url/url"), &image.url)?),
+            ("image_url", _, Some(Object(image))) => {
+                images.push(of_url(&format!("{at}/{index}/image_url/url"), &image.url)?)
+            }
             (field @ ("text" | "image_url"), ..) => {
                 return Err(Problem::field(format!("{at}/{index}/{field}"), "the part has none of what it says it is"));
             }
@@ -137,7 +143,7 @@ fn joined(parts: Vec<Part>, at: &str) -> Result<(String, Vec<Image>), Problem> {
 impl CallBody {
     /// A call as the model made it. What is no JSON, as a model may write it, stays text.
     fn into_call(self) -> ToolCall {
-        let CalledFunction { name, arguments } = self.function;
+        let Object(CalledFunction { name, arguments }) = self.function;
         let arguments = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
         ToolCall { id: self.id, name, arguments }
     }

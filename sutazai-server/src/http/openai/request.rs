@@ -12,6 +12,7 @@ use super::{
 use crate::http::{
     models::{Texts, ToolBody, max_tokens, named, sampling, tools},
     problem::Problem,
+    strict::Object,
 };
 
 /// A conversation to go on with, in OpenAI's format. Other fields are ignored.
@@ -24,7 +25,7 @@ pub(super) struct ChatBody {
     /// Oldest first: `role`, `content` as a string or as parts (`text`, `image_url` with a `data:` URL), `tool_calls`, `tool_call_id`.
     #[serde(default)]
     #[schema(value_type = Vec<serde_json::Value>, required = true)]
-    messages: Vec<MessageBody>,
+    messages: Vec<Object<MessageBody>>,
     /// 0 to 2.
     temperature: Option<f32>,
     /// 0 to 1.
@@ -44,13 +45,13 @@ pub(super) struct ChatBody {
     stream: Option<bool>,
     /// `include_usage`: a stream ends with the tokens used.
     #[schema(value_type = serde_json::Value, required = false)]
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     /// `text`, `json_object` or `json_schema`.
     #[schema(value_type = serde_json::Value, required = false)]
-    response_format: Option<FormatBody>,
+    response_format: Option<Object<FormatBody>>,
     /// Functions that the model may call.
     #[schema(value_type = Vec<serde_json::Value>, required = false)]
-    tools: Option<Vec<ToolBody>>,
+    tools: Option<Vec<Object<ToolBody>>>,
     /// `auto` or `none`.
     #[schema(value_type = serde_json::Value, required = false)]
     tool_choice: Option<Value>,
@@ -67,7 +68,7 @@ pub(super) struct StreamOptions {
 #[derive(Debug, Deserialize)]
 struct FormatBody {
     r#type: String,
-    json_schema: Option<SchemaBody>,
+    json_schema: Option<Object<SchemaBody>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,7 +99,9 @@ impl ChatBody {
         let request = ChatRequest {
             messages: messages(self.messages)?,
             tools: if may_call(self.tool_choice.as_ref())? { offered } else { Vec::new() },
-            response_format: self.response_format.map_or(Ok(ResponseFormat::Text), FormatBody::into_format)?,
+            response_format: self
+                .response_format
+                .map_or(Ok(ResponseFormat::Text), |Object(format)| format.into_format())?,
             sampling: sampling("", self.temperature, self.top_p, seed(self.seed))?,
             max_tokens: max_new.or(max_old),
             stop: self.stop.unwrap_or_default().0,
@@ -114,8 +117,8 @@ impl ChatBody {
 }
 
 /// Whether a stream shall end with the tokens used.
-pub(super) fn include_usage(options: Option<StreamOptions>) -> bool {
-    options.and_then(|options| options.include_usage).unwrap_or_default()
+pub(super) fn include_usage(options: Option<Object<StreamOptions>>) -> bool {
+    options.and_then(|Object(options)| options.include_usage).unwrap_or_default()
 }
 
 /// Whether the model may call tools. It cannot be made to.
@@ -134,7 +137,7 @@ impl FormatBody {
         match &*self.r#type {
             "text" => Ok(ResponseFormat::Text),
             "json_object" => Ok(ResponseFormat::Json),
-            "json_schema" => match self.json_schema.and_then(|body| body.schema) {
+            "json_schema" => match self.json_schema.and_then(|Object(body)| body.schema) {
                 Some(schema) => Ok(ResponseFormat::Schema(schema)),
                 None => Err(Problem::field("/response_format/json_schema/schema", "the schema is missing")),
             },

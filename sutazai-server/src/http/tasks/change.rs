@@ -13,7 +13,7 @@ use crate::http::{
     problem::ProblemView,
     reply::{Reply, json},
     state::AppState,
-    strict::{Object, check_depth},
+    strict::{Object, check_readable},
     views::{ForkTask, Signalled, TaskView},
 };
 
@@ -109,7 +109,7 @@ pub(in crate::http) async fn fork(
 ) -> Reply {
     let Object(ForkTask { from, input }) = body.parse()?;
     if let Some(input) = &input {
-        check_depth(input, "/input")?;
+        check_readable(input, "/input")?;
     }
     let key = key.of_task(&state, id, "POST fork", &body.payload()?).await?;
     let Submitted { task, replayed } = state.orchestrator().fork(id, from, input, key).await?;

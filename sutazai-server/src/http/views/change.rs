@@ -8,7 +8,7 @@ use super::task::any_schema;
 use crate::http::{
     problem::Problem,
     query::Label,
-    strict::{check_depth, present},
+    strict::{check_readable, present},
 };
 
 /// From where a task is forked.
@@ -55,7 +55,7 @@ impl ResolveEntry {
     pub(in crate::http) fn into_resolution(self) -> Result<Resolution, Problem> {
         match (self.outcome, self.retry, self.fail) {
             (Some(outcome), None, None) => {
-                check_depth(&outcome, "/outcome")?;
+                check_readable(&outcome, "/outcome")?;
                 Ok(Resolution::Outcome(outcome))
             }
             (None, Some(true), None) => Ok(Resolution::Retry),

@@ -18,7 +18,7 @@ use super::{TaskView, task::any_schema};
 use crate::http::{
     problem::{Problem, ProblemView},
     state::AppState,
-    strict::{Object, check_depth, unique},
+    strict::{Object, check_readable, unique},
 };
 
 /// A request for a task of a batch. Only `input` is required.
@@ -109,7 +109,7 @@ fn without(fields: &[&str], description: &str) -> RefOr<Schema> {
 impl SubmitTask {
     /// The request as the engine takes it, if its webhook is admitted.
     pub(in crate::http) fn into_request(self, state: &AppState) -> Result<TaskRequest, Problem> {
-        check_depth(&self.input, "/input")?;
+        check_readable(&self.input, "/input")?;
         let target = match (self.agent, self.capability) {
             (Some(agent), _) => Target::Agent(agent),
             (None, Some(capability)) => Target::Capability(capability),
@@ -138,7 +138,7 @@ impl SubmitTask {
                 return Err(Problem::field(path, "this is one task's, and a schedule has many; leave it out"));
             }
         }
-        check_depth(&self.input, "/input")?;
+        check_readable(&self.input, "/input")?;
         let webhook = self.webhook.map(|webhook| webhook.0);
         state.admit(webhook.as_ref().map(|webhook| webhook.url.as_str()))?;
         Ok(TaskTemplate {

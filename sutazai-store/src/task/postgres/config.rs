@@ -63,6 +63,17 @@ impl PostgresConfig {
         Ok(PgConnectOptions::from_str(url)?)
     }
 
+    /// What the name of a schema has.
+    pub const SCHEMA: &str = "1 to 48 of a-z, 0-9 and _, and begins neither with a digit nor with pg_";
+
+    /// Whether a schema can have this name: [`PostgresConfig::SCHEMA`] says which can.
+    #[must_use]
+    pub fn is_schema(name: &str) -> bool {
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && !name.starts_with("pg_");
+        let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        begins && name.chars().all(known) && name.len() <= 48
+    }
+
     /// Where the store is, without anything secret.
     pub(super) fn place(&self) -> String {
         match self.parse() {
@@ -80,12 +91,8 @@ impl PostgresConfig {
     /// How connections are made. Plans never depend on what a table happens to hold: on a fresh one without statistics the planner would read whole
     /// tables, and a plan made then is kept.
     pub(super) fn options(&self) -> Result<PgConnectOptions> {
-        let begins =
-            self.schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && !self.schema.starts_with("pg_");
-        let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if !begins || !self.schema.chars().all(known) || self.schema.len() > 48 {
-            let message = "the schema must have 1 to 48 of a-z, 0-9 and _, and begin neither with a digit nor with pg_";
-            return Err(Fault::Setting(format!("{:?} is no name for a schema: {message}", self.schema)));
+        if !Self::is_schema(&self.schema) {
+            return Err(Fault::Setting(format!("{:?} is no name for a schema; it has {}", self.schema, Self::SCHEMA)));
         }
         let millis = |time: Duration| time.as_millis().min(i32::MAX.cast_unsigned().into()).to_string();
         let options = self.parse()?.application_name(&self.application_name).statement_cache_capacity(256).options([

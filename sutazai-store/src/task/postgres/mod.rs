@@ -290,19 +290,17 @@ impl TaskStore for PostgresStore {
         self.beside.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
-        self.change("store a schedule", |mut lease| async move { schedule::put(&mut lease, record, expected).await })
-            .await
-    }
-
-    async fn put_schedule_once(
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool> {
         self.change("store a schedule", |mut lease| async move {
-            schedule::put_once(&mut lease, record, expected, answer).await
+            match answer {
+                None => schedule::put(&mut lease, record, expected).await,
+                Some(answer) => schedule::put_both(&mut lease, record, expected, answer).await,
+            }
         })
         .await
     }

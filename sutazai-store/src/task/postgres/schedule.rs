@@ -33,14 +33,15 @@ pub(super) async fn put(lease: &mut Lease, record: &ScheduleRecord, expected: Op
 }
 
 /// The same with the answer to the request that asked for it: both, or neither.
-pub(super) async fn put_once(
+pub(super) async fn put_both(
     lease: &mut Lease,
     record: &ScheduleRecord,
     expected: Option<u64>,
-    answer: &KeptAnswer,
+    KeptAnswer { key, answer, at }: &KeptAnswer,
 ) -> Result<bool> {
     lease.begin().await?;
-    match put_both(lease, record, expected, answer).await {
+    let both = async { Ok(put(lease, record, expected).await? && remember(lease, key, answer, *at).await?) }.await;
+    match both {
         Ok(true) => {
             lease.commit().await?;
             Ok(true)
@@ -50,15 +51,6 @@ pub(super) async fn put_once(
             outcome
         }
     }
-}
-
-async fn put_both(
-    lease: &mut Lease,
-    record: &ScheduleRecord,
-    expected: Option<u64>,
-    answer: &KeptAnswer,
-) -> Result<bool> {
-    Ok(put(lease, record, expected).await? && remember(lease, &answer.key, &answer.answer, answer.at).await?)
 }
 
 pub(super) async fn get(lease: &mut Lease, name: &str) -> Result<Option<ScheduleRecord>> {

@@ -208,17 +208,17 @@ impl TaskStore for SqliteStore {
         self.readers.nodes().await.map_err(self.during("list nodes"))
     }
 
-    async fn put_schedule(&self, record: &ScheduleRecord, expected: Option<u64>) -> Result<bool> {
-        schedules::put(&self.writer, record, expected).await.map_err(self.during("store a schedule"))
-    }
-
-    async fn put_schedule_once(
+    async fn put_schedule(
         &self,
         record: &ScheduleRecord,
         expected: Option<u64>,
-        answer: &KeptAnswer,
+        answer: Option<&KeptAnswer>,
     ) -> Result<bool> {
-        schedules::put_once(&self.writer, record, expected, answer).await.map_err(self.during("store a schedule"))
+        let stored = match answer {
+            None => schedules::put(&self.writer, record, expected).await,
+            Some(answer) => schedules::put_both(&self.writer, record, expected, answer).await,
+        };
+        stored.map_err(self.during("store a schedule"))
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<ScheduleRecord>> {

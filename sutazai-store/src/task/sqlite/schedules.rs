@@ -24,21 +24,21 @@ pub(super) async fn put(writer: &Writer, record: &ScheduleRecord, expected: Opti
 }
 
 /// The same with the answer to the request that asked for it: both, or neither.
-pub(super) async fn put_once(
+pub(super) async fn put_both(
     writer: &Writer,
     record: &ScheduleRecord,
     expected: Option<u64>,
     answer: &KeptAnswer,
 ) -> Result<bool> {
     let mut lease = writer.lease().await?;
-    let stored = put_both(&mut lease, record, expected, answer).await;
+    let stored = put_and_remember(&mut lease, record, expected, answer).await;
     if !matches!(stored, Ok(true)) {
         lease.roll_back().await;
     }
     stored
 }
 
-async fn put_both(
+async fn put_and_remember(
     lease: &mut Lease,
     record: &ScheduleRecord,
     expected: Option<u64>,

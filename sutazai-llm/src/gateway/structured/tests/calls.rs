@@ -130,9 +130,11 @@ async fn with_a_form_an_answer_calls_or_fits() {
 }
 
 #[tokio::test]
-async fn a_question_without_a_form_and_tools_is_left_alone() {
-    let stage = stage(actor().reply(Script::text("{").calling(call("lok", json!([])))));
-    assert_eq!(stage.told(ChatRequest::ask("x")).await, told(&["{", "c1 lok []"]));
+async fn a_question_without_a_form_and_tools_is_left_alone_and_calls_nothing() {
+    let stage = stage(actor().reply("{").reply(Script::text("{").calling(call("lok", json!([])))));
+    assert_eq!(stage.told(ChatRequest::ask("x")).await, told(&["{"]));
+    let (said, _) = stage.told(ChatRequest::ask("x")).await;
+    assert_eq!(said[..2], ["{", "answer_invalid"]);
 }
 
 /// A conversation in which the sky was looked at so often.
