@@ -229,6 +229,11 @@ fn impossible(tiny: &Path) -> BoxFuture<'_, Outcome> {
             assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "schema_unsupported"), "{schema}");
             assert!(!error.faults()[0].message.is_empty());
         }
+        // The widest that is let in.
+        let fields = (0..2_600).map(|n| (format!("field{n}"), json!({"enum": ["v"]})));
+        let wide = json!({"type": "object", "properties": serde_json::Value::Object(fields.collect())});
+        let response_format = ResponseFormat::Schema(wide);
+        model.complete(ChatRequest { response_format, ..greedy("x", 8) }).await?;
         Ok(())
     })
 }

@@ -12,6 +12,10 @@ use sutazai_core::{Error, ErrorKind, Fault, Result, model::ResponseFormat};
 
 use super::tokenizer::Tokenizer;
 
+/// Values in a schema beyond which no rules are made of it: that takes a second then, grows with the square of the fields of an object, and holds up
+/// other answers.
+const LARGEST: usize = 8_000;
+
 /// Compiles schemas for one tokenizer.
 pub(crate) struct Grammars {
     factory: ParserFactory,
@@ -33,7 +37,7 @@ impl Grammars {
         let mut factory = ParserFactory::new(&environment, capabilities, &[])
             .map_err(|error| internal("the vocabulary cannot be indexed", &error))?;
         factory.quiet();
-        // Ten times the library's, which are passed by objects of some hundred optional fields; 500,000 items take 25 ms by its own figures.
+        // Ten times the library's, which objects of some hundred optional fields go beyond; 500,000 items take 25 ms by its own figures.
         let limits = factory.limits_mut();
         limits.max_items_in_row *= 10;
         limits.step_max_items *= 10;
@@ -50,6 +54,9 @@ impl Grammars {
             ResponseFormat::Json => json!({"type": "object"}),
             ResponseFormat::Schema(schema) => schema.clone(),
         };
+        if values(&schema) > LARGEST {
+            return Err(unsupported_schema(&format!("it has more than {LARGEST} parts")));
+        }
         let grammar = TopLevelGrammar::from_json_schema(with_plain_spacing(schema)?);
         let matcher = Matcher::new(self.factory.create_parser(grammar));
         if let Some(reason) = matcher.get_error() {
@@ -60,6 +67,15 @@ impl Grammars {
         tried.consume_ff_tokens();
         tried.compute_mask_or_eos().map_err(|error| unsupported_schema(&error.to_string()))?;
         Ok(Some(Grammar { matcher, mask: None }))
+    }
+}
+
+/// How many values a document has.
+fn values(document: &Value) -> usize {
+    match document {
+        Value::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(values).sum::<usize>(),
+        _ => 1,
     }
 }
 

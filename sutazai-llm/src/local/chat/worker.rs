@@ -23,6 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{gguf::damaged, loaded::Loaded, serve::Serving};
 use crate::local::text_of;
 
+/// Bytes of stack of each thread: the rules of a schema are made by functions that call themselves for each of its fields.
+const STACK: usize = 32 << 20;
+
 /// How a worker runs.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -251,6 +254,7 @@ fn prepare(options: &Options, load: &Load) -> Result<Ready> {
     let pool = ThreadPoolBuilder::new()
         .num_threads(options.threads.max(1))
         .thread_name(move |index| format!("model {name} {index}"))
+        .stack_size(STACK)
         .build()
         .map_err(|error| gone().because(error))?;
     let began = std::time::Instant::now();
